@@ -1,0 +1,58 @@
+// Package vmm is a virtual machine: configuration, assembly of memory, CPUs,
+// buses and devices, the run loop, and its life from New to the end of Run.
+package vmm
+
+import (
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// VM is what a machine needs of an accelerator. vmm/kvm and vmm/softcpu each
+// provide one. It includes the interrupt controllers and the timer (PIC,
+// I/O APIC, local APICs, PIT).
+type VM interface {
+	// MapMemory makes the regions of g visible to the guest. It is called
+	// once, before the first vCPU runs.
+	MapMemory(g *memory.Guest) error
+	// NewVCPU creates the CPU with the APIC id id; 0 is the boot processor,
+	// the others wait for INIT and SIPI.
+	NewVCPU(id int, cpuid []x86.CPUIDEntry) (VCPU, error)
+	// SupportedCPUID is the CPUID table that the accelerator can give a CPU,
+	// hypervisor leaves included, without what depends on topology.
+	SupportedCPUID() ([]x86.CPUIDEntry, error)
+	// Line returns a function that pulses the interrupt line gsi (an edge):
+	// what an ISA device or a virtio-mmio device calls as irq.
+	Line(gsi uint32) (func() error, error)
+	// MSI returns a message-signalled interrupt, masked until it is set.
+	MSI() (MSI, error)
+	// Doorbell returns a doorbell that the guest rings by writing to addr:
+	// the low width bytes (0: any width) equal to match where match is not
+	// nil. pio chooses the port space. ok is false where the accelerator
+	// has none; the write then reaches the device as an access.
+	Doorbell(pio bool, addr uint64, width int, match *uint64) (d virtio.Doorbell, ok bool, err error)
+	Close() error
+}
+
+// MSI is one message-signalled interrupt vector.
+type MSI interface {
+	Set(addr uint64, data uint32) error // new message; takes effect for the next Fire
+	Fire() error                        // deliver once
+	Close() error
+}
+
+// VCPU is one virtual CPU. Run and the register accessors are called only from
+// the CPU's own goroutine, which is locked to its thread; Kick from any.
+type VCPU interface {
+	Run() (x86.Exit, error)
+	// Kick makes a Run that is under way, or else the next one, return
+	// ExitInterrupted soon.
+	Kick() error
+	Regs() (x86.Regs, error)
+	SetRegs(*x86.Regs) error
+	Sregs() (x86.Sregs, error)
+	SetSregs(*x86.Sregs) error
+	MSRs(index ...uint32) ([]x86.MSR, error)
+	SetMSRs([]x86.MSR) error
+	Close() error
+}
