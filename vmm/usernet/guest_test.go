@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
@@ -215,3 +216,5 @@ func (g *testGuest) listenUDP(port uint16) net.PacketConn {
 	g.t.Cleanup(func() { c.Close() })
 	return c
 }
+
+func checksumOf(b []byte) uint16 { return checksum.Checksum(b, 0) }
