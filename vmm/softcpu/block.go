@@ -1,0 +1,297 @@
+package softcpu
+
+import "sync"
+
+// block is a run of instructions that is executed from its start.
+type block struct {
+	ins  []inst
+	link [2]*block // where it goes on: 0 falling through, 1 branching
+	key  blockKey
+	// second is the physical address of the next page, for the block of an
+	// instruction that lies in both.
+	second uint64
+	off    uint16 // of the first instruction in its page
+	n      uint16 // instructions of the guest
+	cross  bool   // there is a second page
+}
+
+// blockKey is the physical address of the first byte, and the mode in the
+// bits above it.
+type blockKey uint64
+
+func keyOf(phys uint64, m mode) blockKey { return blockKey(phys | uint64(m)<<48) }
+
+func (k blockKey) page() uint64 { return uint64(k) & (1<<48 - 1) &^ pageMask }
+
+const (
+	maxBlock    = 32 // instructions
+	arenaInsts  = 128 << 10
+	arenaBlocks = arenaInsts / 4
+	tableSize   = 16 << 10
+)
+
+// codeCache has the decoded blocks of one CPU. Blocks live in two arenas that
+// are emptied at once when one is full, so that decoding makes no garbage.
+type codeCache struct {
+	insts  []inst
+	blocks []block
+	table  []*block // direct-mapped by key
+	pages  map[uint64][]*block
+	d      decoder
+
+	mu    sync.Mutex
+	dirty []uint64 // physical pages that others wrote to; guarded by mu
+}
+
+func (cc *codeCache) init() {
+	cc.insts = make([]inst, 0, arenaInsts)
+	cc.blocks = make([]block, 0, arenaBlocks)
+	cc.table = make([]*block, tableSize)
+	cc.pages = make(map[uint64][]*block)
+}
+
+func (k blockKey) slot() int { return int((k ^ k>>14 ^ k>>43) & (tableSize - 1)) }
+
+// findBlock makes the block at cpu.rip the next one. Without one it raises the
+// fault of fetching the instruction.
+func (c *cpu) findBlock() bool {
+	lin := c.rip + c.regs[rSeg+segCS]
+	if c.mode&modeSize != mode64 {
+		lin = uint64(uint32(lin))
+		if c.rip > uint64(c.seg[segCS].limit) {
+			return c.raiseCode(vectorGP, 0)
+		}
+	}
+	e := &c.tx[lin>>12&tlbMask]
+	if e.tag != lin&^pageMask {
+		if _, _, ok := c.page(lin, accFetch); !ok {
+			return false
+		}
+	}
+	c.regs[rPage] = c.rip - lin&pageMask
+	key := keyOf(e.phys|lin&pageMask, c.mode)
+	b := c.code.table[key.slot()]
+	if b == nil || b.key != key || b.cross {
+		if b = c.missBlock(key, lin, e); b == nil {
+			return false
+		}
+	}
+	if c.linkTo >= 0 && !b.cross {
+		c.cur.link[c.linkTo] = b
+	}
+	c.linkTo = -1
+	c.next = b
+	return true
+}
+
+// missBlock finds a block that is not in the table, or decodes it.
+func (c *cpu) missBlock(key blockKey, lin uint64, e *codeEntry) *block {
+	var b *block
+	for _, p := range c.code.pages[key.page()] {
+		if p.key == key {
+			b = p
+			break
+		}
+	}
+	if b != nil && b.cross {
+		second, ok := c.secondPage(lin)
+		if !ok {
+			return nil
+		}
+		if second.phys != b.second {
+			c.dropPage(key.page())
+			b = nil
+		}
+	}
+	if b == nil {
+		b = c.build(key, lin, e)
+	}
+	if b != nil {
+		c.code.table[key.slot()] = b
+	}
+	return b
+}
+
+// secondPage translates the page behind the one of lin, for fetching.
+func (c *cpu) secondPage(lin uint64) (codeEntry, bool) {
+	lin = lin&^pageMask + pageSize
+	e := &c.tx[lin>>12&tlbMask]
+	if e.tag != lin {
+		if _, _, ok := c.page(lin, accFetch); !ok {
+			return codeEntry{}, false
+		}
+	}
+	return *e, true
+}
+
+// floating is what a fetch from where there is no memory reads.
+var floating = func() (p hostPage) {
+	for i := range p {
+		p[i] = 0xff
+	}
+	return p
+}()
+
+func (e *codeEntry) bytes() *hostPage {
+	if e.page == nil {
+		return &floating
+	}
+	return e.page
+}
+
+// build decodes the block at lin.
+func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
+	cc := &c.code
+	if len(cc.insts)+maxBlock*2+4 > cap(cc.insts) || len(cc.blocks) == cap(cc.blocks) {
+		c.dropCode()
+	}
+	first, phys := len(cc.insts), e.phys
+	d := &cc.d
+	*d = decoder{c: c, mode: c.mode, page: e.bytes(), pos: int(lin & pageMask)}
+	b := block{key: key, off: uint16(lin & pageMask)}
+	for {
+		ended, ok := c.decodeInto(d, &b, lin)
+		if !ok {
+			cc.insts = cc.insts[:first]
+			return nil
+		}
+		if ended {
+			break
+		}
+	}
+	b.ins = cc.insts[first:len(cc.insts):len(cc.insts)]
+	cc.blocks = append(cc.blocks, b)
+	p := &cc.blocks[len(cc.blocks)-1]
+	c.register(phys, p)
+	if b.cross {
+		c.register(b.second, p)
+	}
+	return p
+}
+
+// decodeInto appends the next instruction to b, and says whether b ends with
+// it. ok is false if the block is empty because of a fault.
+func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
+	cc := &c.code
+	cc.insts = append(cc.insts, inst{})
+	in := &cc.insts[len(cc.insts)-1]
+	start := d.pos
+	d.decode(in)
+	if d.err == decodeCross && b.n == 0 {
+		second, ok := c.secondPage(lin)
+		if !ok {
+			return false, false
+		}
+		d.second, b.second, b.cross = second.bytes(), second.phys, true
+		d.pos, d.err = start, decodeOK
+		d.decode(in)
+	}
+	switch {
+	case d.err == decodeTooLong && b.n == 0:
+		*in = inst{fn: opGP0, off: uint16(start)}
+	case d.err != decodeOK:
+		*in = inst{fn: opFallthrough, off: uint16(start), next: uint16(start), flags: flagImplied}
+		return true, true
+	}
+	b.n++
+	if c.mode&modeChecks != 0 && in.mem && d.op.attr&aNoData == 0 {
+		c.insertCheck(d, in)
+		in = &cc.insts[len(cc.insts)-1]
+	}
+	c.fuse(b, in)
+	return c.closeBlock(d, b, in), true
+}
+
+// closeBlock says whether b ends with in, and appends the jump to the next
+// block where in is not itself the end.
+func (c *cpu) closeBlock(d *decoder, b *block, in *inst) bool {
+	if d.op.attr&aEnd != 0 || d.err == decodeTooLong {
+		return true
+	}
+	hold := d.op.attr&aHold != 0
+	full := b.n >= maxBlock && !hold
+	if !full && !b.cross && d.pos < pageSize && c.mode&modeStep == 0 {
+		return false
+	}
+	if hold {
+		in.fn = opSTIEnd
+		return true
+	}
+	c.code.insts = append(c.code.insts, inst{fn: opFallthrough, off: in.next, next: in.next, flags: flagImplied})
+	return true
+}
+
+// register notes that b has code of the page phys, so that stores to the page
+// are seen from now on.
+func (c *cpu) register(phys uint64, b *block) {
+	cc := &c.code
+	phys &^= pageMask
+	list := cc.pages[phys]
+	if len(list) == 0 {
+		c.vm.watch(phys)
+	}
+	cc.pages[phys] = append(list, b)
+}
+
+// dropPage makes every block of the page phys stale.
+func (c *cpu) dropPage(phys uint64) {
+	list, ok := c.code.pages[phys]
+	if !ok {
+		return
+	}
+	for _, b := range list {
+		b.key = ^blockKey(0)
+		for i := range b.ins {
+			b.ins[i].fn = opStale
+		}
+	}
+	delete(c.code.pages, phys)
+}
+
+// dropCode empties the cache.
+func (c *cpu) dropCode() {
+	cc := &c.code
+	cc.insts, cc.blocks = cc.insts[:0], cc.blocks[:0]
+	clear(cc.table)
+	clear(cc.pages)
+	c.cur, c.next, c.linkTo = nil, nil, -1
+	c.tlb.protectAll()
+}
+
+// opStale replaces the instructions of a block whose page has been written to,
+// also while the block is running: what is behind the store is decoded anew.
+func opStale(c *cpu, in *inst) bool {
+	return c.branch(c.ipAt(in.off))
+}
+
+// opFallthrough goes on with the next block.
+func opFallthrough(c *cpu, in *inst) bool { return c.follow(0, uint64(in.next)) }
+
+// follow goes on at off from the start of the running block's page, through
+// link k of the block.
+func (c *cpu) follow(k int8, off uint64) bool {
+	if off >= pageSize {
+		return c.followFar(k, off)
+	}
+	c.next = c.cur.link[k&1]
+	if c.next == nil {
+		c.rip, c.linkTo = (c.regs[rPage]+off)&c.ipMask, k
+	}
+	return false
+}
+
+// followFar is follow into another page: the link holds as long as that page
+// is where it was.
+func (c *cpu) followFar(k int8, off uint64) bool {
+	c.rip = (c.regs[rPage] + off) & c.ipMask
+	lin := c.rip + c.regs[rSeg+segCS]
+	e := &c.tx[lin>>12&tlbMask]
+	b := c.cur.link[k&1]
+	if b != nil && e.tag == lin&^pageMask && e.phys == b.key.page() {
+		c.regs[rPage] = c.rip &^ pageMask
+		c.next = b
+		return false
+	}
+	c.next, c.linkTo = nil, k
+	return false
+}

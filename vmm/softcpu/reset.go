@@ -1,0 +1,124 @@
+package softcpu
+
+import (
+	"math"
+
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// eventState is what a CPU waits for or is in the middle of.
+type eventState struct {
+	inhibit    uint8 // 2: the next instruction runs without interrupts; 1: it has run
+	nmiBlocked bool  // until IRET
+	waitSIPI   bool
+	trap       bool // a single step is to be reported before the next instruction
+	sipi       uint8
+}
+
+// reset is power-up and INIT (SDM vol. 3, table 9-1).
+func (c *cpu) reset() {
+	c.regs = [32]uint64{rDX: signature}
+	c.flags, c.ccKind = x86.Flag1, ccEager
+	data := segment{limit: 0xffff, attr: attrP | attrS | attrWritable | attrAccessed}
+	for i := range c.seg {
+		c.setSeg(i, data)
+	}
+	code := data
+	code.sel, code.base, code.attr = 0xf000, 0xffff0000, code.attr|attrCode
+	c.setSeg(segCS, code)
+	c.tss = segment{limit: 0xffff, attr: attrP | 11}
+	c.ldt = segment{limit: 0xffff, attr: attrP | 2}
+	c.gdt, c.idt = x86.DTable{Limit: 0xffff}, x86.DTable{Limit: 0xffff}
+	c.cr0, c.cr2, c.cr3, c.cr4, c.efer = x86.CR0ET|x86.CR0CD|x86.CR0NW, 0, 0, 0, 0
+	c.xcr0 = 1
+	c.dr = [8]uint64{6: dr6Ones, 7: dr7Ones}
+	c.msr.reset(c.id == 0)
+	c.fpu.reset()
+	c.sse.reset()
+	c.rip, c.next, c.linkTo = 0xfff0, nil, -1
+	c.cpl, c.until = 0, math.MaxUint64
+	c.tlb.flushAll()
+	c.setMode()
+	c.setMMU()
+}
+
+// initReset is INIT: as reset, but the FPU, and the TSC and the memory-type
+// registers, keep what they have; the CPU then waits for a start-up IPI.
+func (c *cpu) initReset() {
+	m, fpu, sse, xcr0 := c.msr, c.fpu, c.sse, c.xcr0
+	c.reset()
+	base := c.msr.apicBase
+	c.msr, c.fpu, c.sse, c.xcr0 = m, fpu, sse, xcr0
+	c.msr.apicBase = base
+	c.halted = false
+	c.event = eventState{waitSIPI: c.id != 0}
+}
+
+// startup is the start-up IPI: real mode at vector<<12 (SDM vol. 3, 9.4.3).
+func (c *cpu) startup() {
+	if !c.event.waitSIPI {
+		return
+	}
+	c.event.waitSIPI = false
+	c.loadSegReal(segCS, uint16(c.event.sipi)<<8)
+	c.rip = 0
+	c.setMode()
+}
+
+// sleep waits until something is signalled. It returns false to leave Run.
+func (c *cpu) sleep() bool {
+	for c.attn.Load()&(attnKick|attnIRQ|attnNMI|attnInit|attnSIPI|attnFlush) == 0 {
+		<-c.wake
+	}
+	if c.attn.Load()&attnFlush != 0 {
+		c.attn.And(^uint32(attnFlush))
+		c.flushDirty()
+	}
+	return true
+}
+
+// irqsOn looks for interrupts when they become enabled.
+func (c *cpu) irqsOn() {
+	if c.irq.Load() {
+		c.attn.Or(attnIRQ)
+	}
+}
+
+// interrupts delivers what the interrupt controller has.
+func (c *cpu) interrupts() bool {
+	c.attn.And(^uint32(attnIRQ))
+	if c.flags&x86.FlagIF == 0 {
+		return true
+	}
+	vector, ok := c.vm.acknowledge(c)
+	if !ok {
+		return true
+	}
+	c.halted = false
+	return c.deliver(vector, event{kind: eventHardware})
+}
+
+// traps delivers the debug exception of a single step.
+func (c *cpu) traps() bool {
+	if !c.event.trap {
+		return true
+	}
+	c.event.trap = false
+	c.dr[6] |= dr6BS
+	return c.deliver(vectorDB, event{kind: eventTrap})
+}
+
+// steps prepares a single step.
+func (c *cpu) steps() bool {
+	if c.attn.Load()&attnStep == 0 {
+		return true
+	}
+	tf := c.flags&x86.FlagTF != 0
+	if !tf {
+		c.attn.And(^uint32(attnStep))
+		return true
+	}
+	c.event.trap = tf
+	c.mode |= modeStep
+	return true
+}

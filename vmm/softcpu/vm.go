@@ -1,0 +1,187 @@
+package softcpu
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// Options says how a software CPU behaves.
+type Options struct {
+	// Deterministic makes time advance with instructions, and CPUs take
+	// turns of a fixed number of instructions: the same guest with the same
+	// input does the same.
+	Deterministic bool
+	// Random is where RDRAND and RDSEED take their bits from; nil is
+	// crypto/rand, or a fixed sequence with Deterministic.
+	Random io.Reader
+	// Unknown is called when a guest executes an instruction that does not
+	// exist or is not provided, before it gets #UD. It may be nil.
+	Unknown func(cpu int, rip uint64, code []byte)
+}
+
+// VM is a machine's CPUs and their interrupt controllers.
+type VM struct {
+	opts     Options
+	mem      *memory.Guest
+	ram      []ramRegion
+	parallel bool // several CPUs run at the same time
+
+	// code has a bit for each page of RAM that some CPU has decoded code of.
+	code []atomic.Uint64
+
+	mu    sync.Mutex // guards cpus while they are created
+	cpus  []*cpu
+	start time.Time
+	turn  turns
+}
+
+// ramRegion is a piece of guest memory.
+type ramRegion struct {
+	base     uint64
+	bytes    []byte
+	readOnly bool
+}
+
+// New makes a machine without memory and CPUs.
+func New(opts Options) (*VM, error) {
+	if opts.Random == nil {
+		opts.Random = rand.Reader
+		if opts.Deterministic {
+			opts.Random = new(sequence)
+		}
+	}
+	return &VM{opts: opts, start: time.Now()}, nil
+}
+
+// sequence is a fixed stream of bits (splitmix64).
+type sequence struct{ s uint64 }
+
+func (q *sequence) Read(p []byte) (int, error) {
+	var b [8]byte
+	for n := 0; n < len(p); {
+		q.s += 0x9e3779b97f4a7c15
+		z := q.s
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		binary.LittleEndian.PutUint64(b[:], z^z>>31)
+		n += copy(p[n:], b[:])
+	}
+	return len(p), nil
+}
+
+func (vm *VM) random() uint64 {
+	var b [8]byte
+	if _, err := io.ReadFull(vm.opts.Random, b[:]); err != nil {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// MapMemory makes the regions of g the guest's memory.
+func (vm *VM) MapMemory(g *memory.Guest) error {
+	var end uint64
+	for _, r := range g.Regions() {
+		if uint64(r.End()) > physMask+1 {
+			return fmt.Errorf("map memory: region at %#x ends beyond %d bits of address", uint64(r.Base), physBits)
+		}
+		vm.ram = append(vm.ram, ramRegion{uint64(r.Base), r.Bytes, r.ReadOnly})
+		end = max(end, uint64(r.End()))
+	}
+	vm.mem = g
+	vm.code = make([]atomic.Uint64, (end/pageSize+63)/64)
+	g.OnWrite(vm.written)
+	return nil
+}
+
+// SupportedCPUID is the table of the CPU model.
+func (vm *VM) SupportedCPUID() ([]x86.CPUIDEntry, error) { return cpuidModel(), nil }
+
+// Close releases the machine; its CPUs do not run any more.
+func (vm *VM) Close() error {
+	if vm.mem != nil {
+		vm.mem.OnWrite(nil)
+	}
+	return nil
+}
+
+// watch notes that the page phys has code. It says whether that is news, and
+// then no CPU has a way around stored any more.
+func (vm *VM) watch(phys uint64) bool {
+	w, bit := phys>>18, uint64(1)<<(phys>>12&63)
+	if w >= uint64(len(vm.code)) || vm.code[w].Load()&bit != 0 {
+		return false
+	}
+	vm.code[w].Or(bit)
+	page, _ := vm.page(phys)
+	if page == nil {
+		return false
+	}
+	for _, c := range vm.cpus {
+		c.tlb.protect(page)
+	}
+	return true
+}
+
+// stored is called when the guest is about to store to the page phys for the
+// first time since code in it was decoded: the code goes.
+func (vm *VM) stored(phys uint64) {
+	w, bit := phys>>18, uint64(1)<<(phys>>12&63)
+	if w >= uint64(len(vm.code)) || vm.code[w].Load()&bit == 0 {
+		return
+	}
+	vm.code[w].And(^bit)
+	for _, c := range vm.cpus {
+		c.dropPage(phys &^ pageMask)
+	}
+}
+
+// written is memory.Guest's hook: a device is about to write n bytes at a. It
+// runs on the device's goroutine, so the CPUs are told, and drop the code
+// before their next block.
+func (vm *VM) written(a memory.Addr, n uint64) {
+	if n == 0 {
+		return
+	}
+	for page := uint64(a) / pageSize; page <= (uint64(a)+n-1)/pageSize; page++ {
+		if page/64 >= uint64(len(vm.code)) {
+			return
+		}
+		if vm.code[page/64].Load()>>(page%64)&1 == 0 {
+			continue
+		}
+		for _, c := range vm.cpus {
+			c.code.mu.Lock()
+			c.code.dirty = append(c.code.dirty, page*pageSize)
+			c.code.mu.Unlock()
+			c.signal(attnFlush)
+		}
+	}
+}
+
+// flushDirty drops the code of pages that devices wrote to.
+func (c *cpu) flushDirty() {
+	cc := &c.code
+	cc.mu.Lock()
+	defer cc.mu.Unlock()
+	for _, phys := range cc.dirty {
+		c.dropPage(phys)
+	}
+	cc.dirty = cc.dirty[:0]
+}
+
+// signal sets a bit of attn and wakes the CPU if it sleeps.
+func (c *cpu) signal(bit uint32) {
+	c.attn.Or(bit)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
