@@ -52,7 +52,7 @@ func (c *cpu) halt(b *block, i int) bool {
 	case stopFault:
 		c.fixStackFault(in)
 		return c.deliverFault()
-	case stopExit:
+	case stopExit, stopOut:
 		return false
 	}
 	return true

@@ -647,3 +647,14 @@ func opMonitor(c *cpu, in *inst) bool {
 	}
 	return true
 }
+
+// opInt1 is INT1: a debug exception that no gate's DPL keeps out.
+func opInt1(c *cpu, in *inst) bool {
+	c.rip = c.nextIP(in)
+	if !c.deliver(vectorDB, event{kind: eventTrap}) {
+		c.stop = stopOut
+		return false
+	}
+	c.stop = stopDone
+	return false
+}
