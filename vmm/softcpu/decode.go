@@ -17,6 +17,7 @@ type decoder struct {
 	segment  int8 // overriding segment, or -1
 	op       *opcode
 	pfx      uint8 // 0, 1 for 66, 2 for F3, 3 for F2: the mandatory prefix
+	last     uint8 // last byte of the opcode
 	modrm    uint8
 	hasModRM bool
 	vvvv     uint8 // register in a VEX prefix
@@ -100,14 +101,16 @@ func (d *decoder) decode(in *inst) {
 	if d.hasModRM {
 		d.operands(in, op)
 	} else if op.attr&aOpReg != 0 {
-		in.rm = d.byteReg(code&7|d.rex&1<<3, op.attr)
+		in.rm = d.byteReg(d.last&7|d.rex&1<<3, op.attr)
 	}
 	if op.attr&aString != 0 {
 		d.segmentFor(in, segDS)
 		in.flags &^= flagStack
-		in.rm = rZero
-		if d.mode&modeSize != mode64 {
-			in.rm = rSeg + segES
+		if !d.hasModRM {
+			in.rm = rZero
+			if d.mode&modeSize != mode64 {
+				in.rm = rSeg + segES
+			}
 		}
 	}
 	d.immediate(in, op.imm)
@@ -192,10 +195,12 @@ func (d *decoder) lookup(in *inst, code uint8) *opcode {
 	case d.op16:
 		d.pfx = 1
 	}
+	d.last = code
 	if code != 0x0f {
 		return d.lookup1(in, code)
 	}
 	code = d.byte()
+	d.last = code
 	switch code {
 	case 0xb8, 0xbc, 0xbd:
 		return lookupCount(code, in.rep == 0xf3)

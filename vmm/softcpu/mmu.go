@@ -391,6 +391,9 @@ func (c *cpu) storeSplit(a uint64, size uint8, v uint64) bool {
 
 // probe raises the fault that an access to n bytes (at most a page) would.
 func (c *cpu) probe(a, n uint64, acc access) bool {
+	if _, ok := c.canonical(a + n - 1); !ok {
+		return false
+	}
 	if _, _, ok := c.page(a, acc); !ok {
 		return false
 	}

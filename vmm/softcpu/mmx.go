@@ -45,7 +45,15 @@ func opMmxVec(c *cpu, in *inst) bool {
 	if c.mmxPending() {
 		return false
 	}
-	b, ok := c.mmxRead(in)
+	var b uint64
+	var ok bool
+	if in.mem && in.op <= vUnpackLD { // PUNPCKL takes mm/m32
+		if b, ok = c.load32(c.ea(in)); ok {
+			c.fpu.mmx()
+		}
+	} else {
+		b, ok = c.mmxRead(in)
+	}
 	if !ok {
 		return false
 	}
@@ -200,7 +208,7 @@ func (c *cpu) cvtToMMX(in *inst, r uint64, e *float.Env) bool {
 func (c *cpu) cvtFromMMX(in *inst, e *float.Env) bool {
 	var v uint64
 	var ok bool
-	if in.mem && in.op&1 != 0 { // CVTPI2PD with memory leaves MMX alone
+	if in.mem { // no MMX register takes part
 		v, ok = c.load64(c.ea(in))
 	} else if c.mmxPending() {
 		return false
@@ -223,6 +231,7 @@ func opEmms(c *cpu, in *inst) bool {
 	if c.mmxPending() {
 		return false
 	}
+	c.fpu.setTop(0)
 	c.fpu.full = 0
 	return true
 }

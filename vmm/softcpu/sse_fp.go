@@ -31,6 +31,11 @@ func (c *cpu) plainMode() bool {
 func plain64(v uint64) bool { return v>>52&0x7ff-1 < 0x7fe }
 func plain32(v uint64) bool { return v>>23&0xff-1 < 0xfe }
 
+// certain64 says of a result that it neither overflowed nor was tiny before it
+// was rounded.
+func certain64(v uint64) bool { return v>>52&0x7ff-2 < 0x7fd }
+func certain32(v uint64) bool { return v>>23&0xff-2 < 0xfd }
+
 // fast64 computes on the host. ok is false if package float has to.
 func fast64(op uint8, a, b uint64) (r uint64, ok bool) {
 	if !plain64(b) || !plain64(a) && op != fpSqrt {
@@ -54,7 +59,7 @@ func fast64(op uint8, a, b uint64) (r uint64, ok bool) {
 		return math.Float64bits(max(x, y)), true
 	}
 	r = math.Float64bits(x)
-	return r, plain64(r) || r == 0
+	return r, certain64(r) || r == 0 && (op == fpAdd || op == fpSub)
 }
 
 func fast32(op uint8, a, b uint64) (r uint64, ok bool) {
@@ -79,7 +84,7 @@ func fast32(op uint8, a, b uint64) (r uint64, ok bool) {
 		return uint64(math.Float32bits(max(x, y))), true
 	}
 	r = uint64(math.Float32bits(x))
-	return r, plain32(r) || r == 0
+	return r, certain32(r) || r == 0 && (op == fpAdd || op == fpSub)
 }
 
 // compute is one operation in full.

@@ -204,6 +204,9 @@ func addSSEShuffle(t *prefixTable) {
 		{0x68, "punpckhbw", vUnpackHB}, {0x69, "punpckhwd", vUnpackHW}, {0x6a, "punpckhdq", vUnpackHD},
 		{0x63, "packsswb", vPackSSWB}, {0x67, "packuswb", vPackUSWB}, {0x6b, "packssdw", vPackSSDW},
 	}, opMmxVec, opVec, immNone)
+	for code := 0x60; code <= 0x62; code++ {
+		t[pNone][code].attr = aModRM | aMMX | aMem32
+	}
 	t[p66][0x6c] = opcode{name: "punpcklqdq", fn: opVec, attr: xmm16, op: vUnpackLQ}
 	t[p66][0x6d] = opcode{name: "punpckhqdq", fn: opVec, attr: xmm16, op: vUnpackHQ}
 	t[pNone][0x70] = opcode{name: "pshufw", fn: opMmxVec, attr: mmx, imm: immU8, op: vPshufd}

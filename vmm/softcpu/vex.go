@@ -27,7 +27,11 @@ func (d *decoder) vex(in *inst, code uint8) *opcode {
 	}
 	d.vvvv, d.isVEX = ^b>>3&15, true
 	op := d.byte()
-	return vexOpcode(m, b&3, op)
+	row := vexOpcode(m, b&3, op)
+	if row.imm != immNone && d.vvvv != 0 { // RORX names no third register
+		return &undefinedModRM
+	}
+	return row
 }
 
 // Rows by map and mandatory prefix: 0 none, 1 66, 2 F3, 3 F2.

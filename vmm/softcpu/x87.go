@@ -76,7 +76,8 @@ func extOf(n float.Num) ext {
 
 // env is the environment of the control word.
 func (f *fpu) env() float.Env {
-	return float.Env{Mode: float.Rounding(f.cw >> 10 & 3), X87: true, UnderflowUnmasked: f.cw&float.Underflow == 0}
+	return float.Env{Mode: float.Rounding(f.cw >> 10 & 3), X87: true,
+		UnderflowUnmasked: f.cw&float.Underflow == 0, OverflowUnmasked: f.cw&float.Overflow == 0}
 }
 
 // format is what precision control asks for.
@@ -126,6 +127,13 @@ func (f *fpu) stackFault(overflow bool) bool {
 		return false
 	}
 	return true
+}
+
+// replace puts a into ST(0) and pushes b.
+func (f *fpu) replace(a, b ext) {
+	f.set(0, a)
+	f.setTop(f.top() - 1)
+	f.set(0, b)
 }
 
 // push puts v on the stack.
@@ -323,16 +331,22 @@ func (c *cpu) fpuStore(in *inst, code uint8, a uint64) bool {
 	if reg == 1 {
 		e.Mode = float.Zero
 	}
-	full, masked := f.needs(0)
-	if !full && !masked {
-		return true
-	}
+	full, masked := !f.empty(0), f.cw&float.Invalid != 0
 	x := extDefaultNaN
 	if full {
 		x = *f.st(0)
 	}
 	v, size := f.convert(&e, code, x)
-	if full && f.unmaskedStore(&e) {
+	if !full && !masked || full && f.unmasked(&e) {
+		// The memory is looked at although nothing will be stored.
+		if !c.probe(a, uint64(size), accWrite) {
+			return false
+		}
+		if full {
+			f.except(&e)
+		} else {
+			f.stackFault(false)
+		}
 		return true
 	}
 	if !c.storeResult(code, a, x, v, size) {
@@ -340,6 +354,8 @@ func (c *cpu) fpuStore(in *inst, code uint8, a uint64) bool {
 	}
 	if full {
 		f.except(&e)
+	} else {
+		f.stackFault(false)
 	}
 	if reg != 2 {
 		f.pop()
@@ -347,15 +363,10 @@ func (c *cpu) fpuStore(in *inst, code uint8, a uint64) bool {
 	return true
 }
 
-// unmaskedStore says whether a store must not happen because of an unmasked
-// exception, which it then reports.
-func (f *fpu) unmaskedStore(e *float.Env) bool {
+// unmasked says whether an exception keeps a store from happening.
+func (f *fpu) unmasked(e *float.Env) bool {
 	const keeps = float.Invalid | float.Overflow | float.Underflow | float.Denormal
-	if e.Flags&^uint8(f.cw)&keeps == 0 {
-		return false
-	}
-	f.except(e)
-	return true
+	return e.Flags&^uint8(f.cw)&keeps != 0
 }
 
 // convert makes what code stores of x: size 10 is x itself, or BCD.
@@ -363,13 +374,13 @@ func (f *fpu) convert(e *float.Env, code uint8, x ext) (v uint64, size uint8) {
 	n := x.num()
 	switch code {
 	case 1<<3 | 2, 1<<3 | 3:
-		return uint64(e.To(n, float.Single).Pack32()), 4
+		v, size = uint64(e.To(n, float.Single).Pack32()), 4
 	case 5<<3 | 2, 5<<3 | 3:
-		return e.To(n, float.Double).Pack64(), 8
+		v, size = e.To(n, float.Double).Pack64(), 8
 	case 3<<3 | 7:
 		return 0, 10
 	case 7<<3 | 6:
-		return uint64(e.ToInt(n, 64)), 10
+		v, size = uint64(e.ToInt(n, 64)), 10
 	case 3<<3 | 1, 3<<3 | 2, 3<<3 | 3:
 		v, size = uint64(e.ToInt(n, 32)), 4
 	case 7<<3 | 1, 7<<3 | 2, 7<<3 | 3:
@@ -388,7 +399,7 @@ func (c *cpu) storeResult(code uint8, a uint64, x ext, v uint64, size uint8) boo
 	case code == 3<<3|7:
 		return c.store80(a, x)
 	}
-	return c.storeBCD(a, int64(v))
+	return c.storeBCD(a, x.se>>15 != 0, int64(v))
 }
 
 // loadBCD reads 18 decimal digits and a sign (SDM vol. 1, 4.7).
@@ -410,13 +421,13 @@ func (c *cpu) loadBCD(a uint64) (ext, bool) {
 	return x, true
 }
 
-func (c *cpu) storeBCD(a uint64, v int64) bool {
+func (c *cpu) storeBCD(a uint64, neg bool, v int64) bool {
 	const limit = 1e18
 	lo, hi := uint64(0xc000000000000000), uint64(0xffff) // the BCD indefinite
 	if v > -limit && v < limit {
 		lo, hi = 0, 0
-		if v < 0 {
-			v, hi = -v, 0x8000
+		if neg {
+			v, hi = max(v, -v), 0x8000
 		}
 		for i := range 18 {
 			d := uint64(v % 10)

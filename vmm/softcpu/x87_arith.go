@@ -64,8 +64,7 @@ func (c *cpu) fpuArithM(in *inst, a uint64) bool {
 	full, masked := f.needs(0)
 	switch {
 	case op == xCom || op == xComp:
-		f.compare(full, masked, 0, b, true)
-		if op == xComp && (full || masked) {
+		if f.compare(full, masked, b, true) && op == xComp {
 			f.pop()
 		}
 	case full:
@@ -81,17 +80,17 @@ func (c *cpu) fpuArithM(in *inst, a uint64) bool {
 }
 
 // compare sets C3, C2 and C0 from comparing ST(0) with b. full and masked are
-// of needs.
-func (f *fpu) compare(full, masked bool, i uint8, b float.Num, signal bool) {
+// of needs. It returns false if an unmasked exception came of it.
+func (f *fpu) compare(full, masked bool, b float.Num, signal bool) bool {
 	o := float.Unordered
 	if full {
 		e := f.env()
 		o = e.Compare(f.st(0).num(), b, signal)
 		if !f.except(&e) {
-			return
+			return false
 		}
 	} else if !masked {
-		return
+		return false
 	}
 	f.sw &^= swC0 | swC2 | swC3
 	switch o {
@@ -102,6 +101,7 @@ func (f *fpu) compare(full, masked bool, i uint8, b float.Num, signal bool) {
 	case float.Unordered:
 		f.sw |= swC0 | swC2 | swC3
 	}
+	return true
 }
 
 // fpuRegister is the forms with registers.
@@ -156,9 +156,7 @@ func (c *cpu) fpuArithR(op, dst, i uint8, pop bool) bool {
 func (c *cpu) fpuCom(i uint8, pop, signal bool) bool {
 	f := &c.fpu
 	full, masked := f.needs(0, i)
-	before := f.sw & swES
-	f.compare(full, masked, i, f.st(i).num(), signal)
-	if pop && f.sw&swES == before {
+	if f.compare(full, masked, f.st(i).num(), signal) && pop {
 		f.pop()
 	}
 	return true
@@ -275,7 +273,8 @@ func (c *cpu) fpuD9(in *inst, i uint8) bool {
 		if full, masked := f.needs(i); full {
 			f.push(*f.st(i))
 		} else if masked {
-			f.push(extDefaultNaN)
+			f.setTop(f.top() - 1)
+			f.set(0, extDefaultNaN)
 		}
 		return true
 	case 1:
@@ -338,7 +337,7 @@ func (c *cpu) fpuUnary(i uint8) bool {
 			f.st(0).se ^= uint16(1-i) << 15
 		}
 	case 4:
-		f.compare(full, masked, 0, float.Num{}, true)
+		f.compare(full, masked, float.Num{}, true)
 	default:
 		return c.raise(vectorUD)
 	}
@@ -432,8 +431,14 @@ func (c *cpu) fpuMath(k uint8) bool {
 		if masked {
 			f.set(0, extDefaultNaN)
 			if k == mFptan || k == mFsincos || k == mFxtract {
-				f.push(extDefaultNaN)
+				f.replace(extDefaultNaN, extDefaultNaN)
 			}
+		}
+		return true
+	}
+	if (k == mFptan || k == mFsincos || k == mFxtract) && f.full>>f.phys(7)&1 != 0 {
+		if f.stackFault(true) {
+			f.replace(extDefaultNaN, extDefaultNaN)
 		}
 		return true
 	}
@@ -483,8 +488,7 @@ func (f *fpu) extractParts(e *float.Env, x float.Num) {
 		frac = exp
 	}
 	if f.except(e) {
-		f.set(0, extOf(exp))
-		f.push(extOf(frac))
+		f.replace(extOf(exp), extOf(frac))
 	}
 }
 
@@ -504,9 +508,10 @@ func (f *fpu) trigonometry(k uint8, e *float.Env, x float.Num) {
 			r = float.DefaultNaN
 		}
 		if f.except(e) {
-			f.set(0, extOf(r))
 			if k == mFsincos || k == mFptan {
-				f.push(extOf(r))
+				f.replace(extOf(r), extOf(r))
+			} else {
+				f.set(0, extOf(r))
 			}
 		}
 		return
@@ -521,11 +526,9 @@ func (f *fpu) trigonometry(k uint8, e *float.Env, x float.Num) {
 	case mFcos:
 		f.set(0, extOf(cos))
 	case mFsincos:
-		f.set(0, extOf(sin))
-		f.push(extOf(cos))
+		f.replace(extOf(sin), extOf(cos))
 	default:
-		f.set(0, extOf(e.Div(sin, cos, float.Extended)))
-		f.push(extOf(float.FromInt(1)))
+		f.replace(extOf(e.Div(sin, cos, float.Extended)), extOf(float.FromInt(1)))
 	}
 }
 
@@ -538,6 +541,7 @@ func (f *fpu) binaryMath(k uint8) bool {
 	}
 	full, masked := f.needs(0, 1)
 	if !full {
+		f.sw &^= swC2
 		if masked {
 			f.set(dst, extDefaultNaN)
 			if pops {
@@ -578,7 +582,11 @@ func (f *fpu) remainder(e *float.Env, x, y float.Num, ieee bool) {
 		return
 	}
 	f.set(0, extOf(r))
-	f.sw &^= swC0 | swC1 | swC2 | swC3
+	f.sw &^= swC1 | swC2
+	if e.Flags&float.Invalid != 0 || r.Kind == float.KindNaN {
+		return // there is no quotient
+	}
+	f.sw &^= swC0 | swC3
 	if partial {
 		f.sw |= swC2
 		return

@@ -40,6 +40,10 @@ type Env struct {
 	// UnderflowUnmasked has a tiny result raise Underflow even if it is
 	// exact.
 	UnderflowUnmasked bool
+	// OverflowUnmasked and, on the x87, UnderflowUnmasked give results that
+	// are too large or small for a register with their exponents moved by
+	// 24576, for the handler (SDM vol. 1, 8.5.4, 8.5.5).
+	OverflowUnmasked bool
 	// X87 chooses between two NaNs as the x87 does: the larger significand.
 	X87 bool
 }
@@ -197,6 +201,8 @@ func (n Num) Pack80() (se uint16, frac uint64) {
 	return se, frac
 }
 
+const exponentShift = 24576
+
 // Round makes hi:lo × 2^(exp-127) a number of format f; bit 63 of hi is set,
 // and bit 0 of lo stands for everything below it.
 func (e *Env) Round(neg bool, exp int32, hi, lo uint64, f Format) Num {
@@ -209,7 +215,11 @@ func (e *Env) Round(neg bool, exp int32, hi, lo uint64, f Format) Num {
 			e.Flags |= Underflow | Inexact
 			return Num{Neg: neg}
 		}
-		drop += uint32(min(f.EMin-exp, 70))
+		if tiny && e.UnderflowUnmasked && f.EMin == Extended.EMin {
+			n.Exp += exponentShift
+		} else {
+			drop += uint32(min(f.EMin-exp, 70))
+		}
 	}
 	keep, rest, sticky := split(hi, lo, drop)
 	inexact := rest != 0 || sticky
@@ -244,7 +254,10 @@ func (e *Env) finish(n Num, f Format, tiny, inexact bool) Num {
 		e.Flags |= Inexact
 		return Num{Neg: n.Neg}
 	}
-	if n.Exp > f.EMax {
+	if n.Exp > f.EMax && e.OverflowUnmasked && f.EMax == Extended.EMax {
+		e.Flags |= Overflow
+		n.Exp -= exponentShift
+	} else if n.Exp > f.EMax {
 		e.Flags |= Overflow | Inexact
 		return e.overflow(n.Neg, f)
 	}
