@@ -2,7 +2,9 @@ package softcpu
 
 import (
 	"sync/atomic"
+	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/chip"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -95,6 +97,13 @@ type cpu struct {
 	code  codeCache
 	io    ioState
 	event eventState
+
+	apic  *chip.LAPIC
+	timer *time.Timer   // has the run loop look at the local APIC's timer
+	sipi  atomic.Uint32 // vector of the last start-up IPI
+	// Deterministic time: due is when the timer wants a look, skipped what
+	// was slept.
+	due, skipped uint64
 
 	vm    *VM
 	id    int

@@ -231,7 +231,11 @@ func TestKernel(t *testing.T) {
 		cmdline = "console=ttyS0 panic=-1 reboot=k"
 	}
 	loadKernel(t, g, v, kernel, os.Getenv("VITRINE_INITRD"), cmdline)
-	u := &testConsole{irq: func() error { return nil }, echo: true}
+	line, err := vm.Line(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &testConsole{irq: line, echo: true}
 	if p := os.Getenv("VITRINE_PROFILE"); p != "" {
 		f, _ := os.Create(p)
 		_ = pprof.StartCPUProfile(f)

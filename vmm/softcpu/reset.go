@@ -12,7 +12,6 @@ type eventState struct {
 	nmiBlocked bool  // until IRET
 	waitSIPI   bool
 	trap       bool // a single step is to be reported before the next instruction
-	sipi       uint8
 }
 
 // reset is power-up and INIT (SDM vol. 3, table 9-1).
@@ -51,7 +50,9 @@ func (c *cpu) initReset() {
 	c.msr, c.fpu, c.sse, c.xcr0 = m, fpu, sse, xcr0
 	c.msr.apicBase = base
 	c.halted = false
+	c.apic.Reset()
 	c.event = eventState{waitSIPI: c.id != 0}
+	c.attn.Or(attnHalt)
 }
 
 // startup is the start-up IPI: real mode at vector<<12 (SDM vol. 3, 9.4.3).
@@ -60,14 +61,20 @@ func (c *cpu) startup() {
 		return
 	}
 	c.event.waitSIPI = false
-	c.loadSegReal(segCS, uint16(c.event.sipi)<<8)
+	c.loadSegReal(segCS, uint16(c.sipi.Load())<<8)
 	c.rip = 0
 	c.setMode()
 }
 
 // sleep waits until something is signalled. It returns false to leave Run.
 func (c *cpu) sleep() bool {
-	for c.attn.Load()&(attnKick|attnIRQ|attnNMI|attnInit|attnSIPI|attnFlush) == 0 {
+	const wakes = attnKick | attnIRQ | attnNMI | attnInit | attnSIPI | attnFlush | attnTimer
+	for c.attn.Load()&wakes == 0 {
+		if c.vm.opts.Deterministic && c.due != math.MaxUint64 {
+			c.skipTo(c.due)
+			c.attn.Or(attnTimer)
+			break
+		}
 		<-c.wake
 	}
 	if c.attn.Load()&attnFlush != 0 {
@@ -75,6 +82,26 @@ func (c *cpu) sleep() bool {
 		c.flushDirty()
 	}
 	return true
+}
+
+// skipTo lets deterministic time jump ahead while the CPU sleeps.
+func (c *cpu) skipTo(t uint64) {
+	if now := c.vm.ticks(c); t > now {
+		c.skipped += t - now
+	}
+}
+
+// setUntil computes the instruction at which the timer is due.
+func (c *cpu) setUntil() {
+	c.until = math.MaxUint64
+	if c.due == math.MaxUint64 {
+		return
+	}
+	now := c.vm.ticks(c)
+	c.until = c.icount
+	if c.due > now {
+		c.until += (c.due - now + ticksPerInstruction - 1) / ticksPerInstruction
+	}
 }
 
 // irqsOn looks for interrupts when they become enabled.
@@ -86,7 +113,10 @@ func (c *cpu) irqsOn() {
 
 // interrupts delivers what the interrupt controller has.
 func (c *cpu) interrupts() bool {
-	c.attn.And(^uint32(attnIRQ))
+	if c.attn.And(^uint32(attnIRQ|attnTimer))&attnTimer != 0 {
+		c.apic.Tick()
+		c.attn.And(^uint32(attnIRQ))
+	}
 	if c.flags&x86.FlagIF == 0 {
 		return true
 	}

@@ -1,6 +1,8 @@
 package softcpu
 
 import (
+	"math"
+
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -95,6 +97,10 @@ func (c *cpu) attend() bool {
 	if a&attnFlush != 0 {
 		c.attn.And(^uint32(attnFlush))
 		c.flushDirty()
+	}
+	if c.icount >= c.until {
+		c.until = math.MaxUint64
+		c.attn.Or(attnTimer)
 	}
 	c.setMode()
 	if c.event.inhibit != 0 && !c.inhibited() {

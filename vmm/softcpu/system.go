@@ -444,7 +444,6 @@ func opNop(*cpu, *inst) bool { return true }
 // opPause ends the block, so that a CPU that spins is interruptible soon and,
 // where CPUs take turns, gives up its own.
 func opPause(c *cpu, in *inst) bool {
-	c.yield()
 	return c.done(in)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/chip"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -40,7 +41,9 @@ type VM struct {
 	mu    sync.Mutex // guards cpus while they are created
 	cpus  []*cpu
 	start time.Time
-	turn  turns
+	net   chip.Net
+	// startTicks is the time at start: not 0 after a restore.
+	startTicks uint64
 }
 
 // ramRegion is a piece of guest memory.
