@@ -38,6 +38,8 @@ type codeCache struct {
 	table  []*block // direct-mapped by key
 	pages  map[uint64][]*block
 	d      decoder
+	last   *inst // the comparison just decoded, which a jump may be fused with
+	lastOp *opcode
 
 	mu    sync.Mutex
 	dirty []uint64 // physical pages that others wrote to; guarded by mu
@@ -149,6 +151,7 @@ func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 	d := &cc.d
 	*d = decoder{c: c, mode: c.mode, page: e.bytes(), pos: int(lin & pageMask)}
 	b := block{key: key, off: uint16(lin & pageMask)}
+	cc.last = nil
 	for {
 		ended, ok := c.decodeInto(d, &b, lin)
 		if !ok {
@@ -197,8 +200,9 @@ func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
 	if c.mode&modeChecks != 0 && in.mem && d.op.attr&aNoData == 0 {
 		c.insertCheck(d, in)
 		in = &cc.insts[len(cc.insts)-1]
+		cc.last = nil
 	}
-	c.fuse(b, in)
+	in = c.fuse(b, d, in)
 	return c.closeBlock(d, b, in), true
 }
 

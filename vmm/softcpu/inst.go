@@ -12,6 +12,8 @@ type inst struct {
 	disp  uint64 // displacement, sign-extended
 	imm   uint64 // immediate, sign-extended as the opcode wants; branches: target relative to rPage
 	amask uint64 // mask of the address size
+	// target is a fused jump's, as imm is an unfused one's.
+	target uint64
 
 	// The memory operand's address: indices into cpu.regs.
 	base, index, scale, seg uint8
@@ -45,11 +47,23 @@ type opcode struct {
 	attr attr
 	imm  immKind
 	op   uint8
+	form form
 	// spec picks a handler for the common forms of the instruction, or nil.
 	spec func(*inst) handler
 	// group is what ModRM.reg chooses from.
 	group *[8]opcode
 }
+
+// form is the order of operands of an arithmetic opcode, for those that a
+// conditional jump can be fused with.
+type form uint8
+
+const (
+	formNone form = iota
+	formEG        // r/m, r
+	formGE        // r, r/m
+	formEI        // r/m, imm
+)
 
 // attr is what the decoder has to know of an opcode.
 type attr uint32

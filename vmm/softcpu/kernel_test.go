@@ -20,7 +20,8 @@ type testConsole struct {
 	lcr, ier, mcr, scr, dll byte
 	out                     bytes.Buffer
 	irq                     func() error
-	echo                    bool
+	echo, bol               bool
+	start                   time.Time
 }
 
 func (u *testConsole) write(off uint16, b byte) {
@@ -32,6 +33,10 @@ func (u *testConsole) write(off uint16, b byte) {
 		}
 		u.out.WriteByte(b)
 		if u.echo {
+			if u.bol {
+				fmt.Printf("%7.3f ", time.Since(u.start).Seconds())
+			}
+			u.bol = b == '\n'
 			os.Stdout.Write([]byte{b})
 		}
 		if u.ier&2 != 0 {
@@ -254,6 +259,7 @@ func TestKernel(t *testing.T) {
 	}
 	stop := os.Getenv("VITRINE_STOP")
 	start := time.Now()
+	u.start = start
 	time.AfterFunc(limit, func() { _ = v.Kick() })
 	exits := 0
 	for {
@@ -281,7 +287,7 @@ func TestKernel(t *testing.T) {
 				for i := range x.Data {
 					x.Data[i] = 0xff
 				}
-				if x.Port == 0x64 {
+				if x.Port == 0x64 || x.Port == 0x71 { // keyboard controller ready, clock not updating
 					x.Data[0] = 0
 				}
 			}

@@ -39,12 +39,12 @@ func addAlu(t *[256]opcode) {
 		if op == aluCmp {
 			store = 0
 		}
-		t[row] = opcode{name: name, fn: opAluEG, attr: aModRM | aByte | store, op: op, spec: specAluEG}
-		t[row+1] = opcode{name: name, fn: opAluEG, attr: aModRM | store, op: op, spec: specAluEG}
-		t[row+2] = opcode{name: name, fn: opAluGE, attr: aModRM | aByte, op: op, spec: specAluGE}
-		t[row+3] = opcode{name: name, fn: opAluGE, attr: aModRM, op: op, spec: specAluGE}
-		t[row+4] = opcode{name: name, fn: opAluEI, attr: aByte, imm: imm8, op: op, spec: specAluEI}
-		t[row+5] = opcode{name: name, fn: opAluEI, imm: immZ, op: op, spec: specAluEI}
+		t[row] = opcode{name: name, fn: opAluEG, attr: aModRM | aByte | store, op: op, form: formEG, spec: specAluEG}
+		t[row+1] = opcode{name: name, fn: opAluEG, attr: aModRM | store, op: op, form: formEG, spec: specAluEG}
+		t[row+2] = opcode{name: name, fn: opAluGE, attr: aModRM | aByte, op: op, form: formGE, spec: specAluGE}
+		t[row+3] = opcode{name: name, fn: opAluGE, attr: aModRM, op: op, form: formGE, spec: specAluGE}
+		t[row+4] = opcode{name: name, fn: opAluEI, attr: aByte, imm: imm8, op: op, form: formEI, spec: specAluEI}
+		t[row+5] = opcode{name: name, fn: opAluEI, imm: immZ, op: op, form: formEI, spec: specAluEI}
 	}
 }
 
@@ -82,8 +82,8 @@ func spec64(h handler) func(*inst) handler {
 
 func addMoves(t *[256]opcode) {
 	t[0x63] = opcode{name: "arpl", fn: opArpl, attr: aModRM | aStore} // MOVSXD in 64-bit mode, see decoder.lookup
-	t[0x84] = opcode{name: "test", fn: opTest, attr: aModRM | aByte, spec: specTest}
-	t[0x85] = opcode{name: "test", fn: opTest, attr: aModRM, spec: specTest}
+	t[0x84] = opcode{name: "test", fn: opTest, attr: aModRM | aByte, op: aluTest, form: formEG, spec: specTest}
+	t[0x85] = opcode{name: "test", fn: opTest, attr: aModRM, op: aluTest, form: formEG, spec: specTest}
 	t[0x86] = opcode{name: "xchg", fn: opXchg, attr: aModRM | aByte | aLock | aStore}
 	t[0x87] = opcode{name: "xchg", fn: opXchg, attr: aModRM | aLock | aStore}
 	t[0x88] = opcode{name: "mov", fn: opMovEG, attr: aModRM | aByte | aStore, spec: specMovEG}
@@ -102,8 +102,8 @@ func addMoves(t *[256]opcode) {
 	t[0xa1] = opcode{name: "mov", fn: opMovFromMoffs, imm: immMoffs}
 	t[0xa2] = opcode{name: "mov", fn: opMovToMoffs, attr: aByte | aStore, imm: immMoffs}
 	t[0xa3] = opcode{name: "mov", fn: opMovToMoffs, attr: aStore, imm: immMoffs}
-	t[0xa8] = opcode{name: "test", fn: opTestI, attr: aByte, imm: imm8, spec: specTestI}
-	t[0xa9] = opcode{name: "test", fn: opTestI, imm: immZ, spec: specTestI}
+	t[0xa8] = opcode{name: "test", fn: opTestI, attr: aByte, imm: imm8, op: aluTest, form: formEI, spec: specTestI}
+	t[0xa9] = opcode{name: "test", fn: opTestI, imm: immZ, op: aluTest, form: formEI, spec: specTestI}
 	t[0xc4] = opcode{name: "les", fn: opLoadFar, attr: aModRM | aMem | aNo64 | aEnd, op: segES}
 	t[0xc5] = opcode{name: "lds", fn: opLoadFar, attr: aModRM | aMem | aNo64 | aEnd, op: segDS}
 	t[0xc6] = opcode{name: "mov", attr: aModRM | aByte | aStore, group: &group11b}
@@ -218,7 +218,7 @@ func aluGroup(a attr, k immKind) *[8]opcode {
 		if op == aluCmp {
 			store = 0
 		}
-		g[op] = opcode{name: aluNames[op], fn: opAluEI, attr: a | store, imm: k, op: uint8(op), spec: specAluEI}
+		g[op] = opcode{name: aluNames[op], fn: opAluEI, attr: a | store, imm: k, op: uint8(op), form: formEI, spec: specAluEI}
 	}
 	return &g
 }
@@ -234,7 +234,7 @@ func shiftGroup(h handler, a attr, k immKind) *[8]opcode {
 
 // unaryGroup is group 3.
 func unaryGroup(a attr, k immKind) *[8]opcode {
-	test := opcode{name: "test", fn: opTestI, attr: a, imm: k, spec: specTestI}
+	test := opcode{name: "test", fn: opTestI, attr: a, imm: k, op: aluTest, form: formEI, spec: specTestI}
 	return &[8]opcode{test, test,
 		{name: "not", fn: opNot, attr: a | aLock | aStore},
 		{name: "neg", fn: opNeg, attr: a | aLock | aStore},
@@ -250,8 +250,8 @@ var (
 	group11b = [8]opcode{{name: "mov", fn: opMovEI, attr: aByte | aStore, imm: imm8, spec: specMovEI}}
 	group11v = [8]opcode{{name: "mov", fn: opMovEI, attr: aStore, imm: immZ, spec: specMovEI}}
 	group5   = [8]opcode{
-		{name: "inc", fn: opIncDec, attr: aLock | aStore, op: 0},
-		{name: "dec", fn: opIncDec, attr: aLock | aStore, op: 1},
+		{name: "inc", fn: opIncDec, attr: aLock | aStore, op: 0, spec: specIncDec},
+		{name: "dec", fn: opIncDec, attr: aLock | aStore, op: 1, spec: specIncDec},
 		{name: "call", fn: opCallM, attr: aF64 | aEnd},
 		{name: "callf", fn: opCallFarM, attr: aMem | aEnd},
 		{name: "jmp", fn: opJmpM, attr: aF64 | aEnd},
