@@ -31,8 +31,7 @@ func btApply(op uint8, v, mask uint64) uint64 {
 
 // setCF changes CF alone.
 func (c *cpu) setCF(cf uint64) {
-	c.settleFlags()
-	c.flags = c.flags&^x86.FlagCF | cf
+	c.setCarries(cf | bit(c.of())<<11)
 }
 
 // opBtI is BTx r/m, imm8.

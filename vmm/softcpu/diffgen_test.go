@@ -458,6 +458,9 @@ func (g *diffGen) batch(fx bool, n int, count map[string]int) *diffBatch {
 		slot := g.slot(k, &in, op)
 		c := diffCase{name: op.name, insn: append([]byte(nil), code...), undefReg: -1}
 		if strings.HasPrefix(op.name, "j") || strings.HasPrefix(op.name, "loop") {
+			if g.r.IntN(2) == 0 {
+				g.comparison(&c, k, &in, &slot)
+			}
 			c.insn = g.branchCase(c.insn, op.imm)
 		}
 		c.undefFlags, c.undefReg = undefinedState(&in, op, slot)
@@ -469,6 +472,23 @@ func (g *diffGen) batch(fx bool, n int, count map[string]int) *diffBatch {
 	}
 	b.code = append(b.code, 0x0f, 0x0b)
 	return b
+}
+
+// comparison puts one before a branch, which is decoded together with it.
+func (g *diffGen) comparison(c *diffCase, k int, in *inst, slot *[]byte) {
+	only := g.only
+	g.only = []string{"cmp", "test"}[g.r.IntN(2)]
+	for {
+		code, cin, cop := g.instruction(false)
+		if cop.form == formNone || cin.flags&flagLock != 0 {
+			continue
+		}
+		*slot = g.slot(k, &cin, cop)
+		c.insn = append(append([]byte(nil), code...), c.insn...)
+		c.name = cop.name + "+" + c.name
+		break
+	}
+	g.only = only
 }
 
 // branchCase makes a branch skip an instruction if taken.

@@ -112,6 +112,20 @@ func (c *cpu) settleFlags() {
 	c.ccKind = ccEager
 }
 
+// setCarries changes CF and OF (given in their places) and leaves the others.
+func (c *cpu) setCarries(f uint64) {
+	switch c.ccKind {
+	case ccEager:
+		c.flags = c.flags&^(x86.FlagCF|x86.FlagOF) | f
+	case ccRes:
+		c.ccA = c.ccA&x86.FlagAF | f
+	case ccLogic:
+		c.ccA, c.ccKind = f, ccRes
+	default:
+		c.ccA, c.ccKind = (c.ccA^c.ccB^c.ccDst)&x86.FlagAF|f, ccRes
+	}
+}
+
 // setArith replaces the arithmetic flags.
 func (c *cpu) setArith(f uint64) {
 	c.flags = c.flags&^arith | f&arith

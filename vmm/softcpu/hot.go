@@ -126,6 +126,7 @@ func specMovx(in *inst) handler {
 
 var hotShift = [8][2]handler{
 	shShl: {hotShlRI32, hotShlRI64}, shSal: {hotShlRI32, hotShlRI64},
+	shRol: {hotRolRI32, hotRolRI64}, shRor: {hotRorRI32, hotRorRI64},
 	shShr: {hotShrRI32, hotShrRI64}, shSar: {hotSarRI32, hotSarRI64},
 }
 
@@ -135,6 +136,34 @@ func specShift(in *inst) handler {
 		return nil
 	}
 	return hotShift[in.op&7][in.size>>3]
+}
+
+func hotRolRI64(c *cpu, in *inst) bool {
+	r := bits.RotateLeft64(c.regs[in.rm&31], int(in.imm))
+	c.regs[in.rm&31] = r
+	c.setCarries(r&1 | (r^r>>63)&1<<11)
+	return true
+}
+
+func hotRolRI32(c *cpu, in *inst) bool {
+	r := bits.RotateLeft32(uint32(c.regs[in.rm&31]), int(in.imm))
+	c.regs[in.rm&31] = uint64(r)
+	c.setCarries(uint64(r&1 | (r^r>>31)&1<<11))
+	return true
+}
+
+func hotRorRI64(c *cpu, in *inst) bool {
+	r := bits.RotateLeft64(c.regs[in.rm&31], -int(in.imm))
+	c.regs[in.rm&31] = r
+	c.setCarries(r>>63 | (r>>63^r>>62)&1<<11)
+	return true
+}
+
+func hotRorRI32(c *cpu, in *inst) bool {
+	r := bits.RotateLeft32(uint32(c.regs[in.rm&31]), -int(in.imm))
+	c.regs[in.rm&31] = uint64(r)
+	c.setCarries(uint64(r>>31 | (r>>31^r>>30)&1<<11))
+	return true
 }
 
 func specCmov(in *inst) handler {
@@ -267,7 +296,7 @@ func (c *cpu) fuse(b *block, d *decoder, in *inst) *inst {
 	if (op.op == aluCmp || op.op == aluTest) && op.form != formNone && in.fn != nil && in.flags&flagLock == 0 {
 		c.code.last, c.code.lastOp = in, op
 	}
-	if prev == nil || !isJcc(op) || in.size == 2 || c.mode&modeStep != 0 {
+	if prev == nil || !isJcc(op) || in.flags&flagLock != 0 || in.size == 2 || c.mode&modeStep != 0 {
 		return in
 	}
 	t := fusion(c.code.lastOp, prev)

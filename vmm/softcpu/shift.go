@@ -1,7 +1,5 @@
 package softcpu
 
-import "github.com/vitrine-vmm/vitrine/vmm/x86"
-
 // Shifts and rotates (SDM vol. 2, RCL/RCR/ROL/ROR, SAL/SAR/SHL/SHR, SHLD,
 // SHRD), in the order of ModRM.reg. Where OF is undefined (counts above 1), it
 // is what the processors that were compared compute: as for a count of 1 of
@@ -104,8 +102,7 @@ func (c *cpu) rotate(op uint8, a uint64, n, w uint8) uint64 {
 	default:
 		r, cf, of = rotateCarry(op, a, carry, n%(w+1), w)
 	}
-	c.settleFlags()
-	c.flags = c.flags&^(x86.FlagCF|x86.FlagOF) | cf&1 | of&1<<11
+	c.setCarries(cf&1 | of&1<<11)
 	return r
 }
 

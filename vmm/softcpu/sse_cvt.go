@@ -1,10 +1,17 @@
 package softcpu
 
-import "github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/float"
+import (
+	"math"
+
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/float"
+)
 
 // Conversions (SDM vol. 2, CVT*).
 
 func cvt32to64(e *float.Env, v uint64) uint64 {
+	if plain32(v) {
+		return math.Float64bits(float64(math.Float32frombits(uint32(v))))
+	}
 	return e.To(float.From32(uint32(v)), float.Double).Pack64()
 }
 
@@ -17,7 +24,12 @@ func intTo32(e *float.Env, v int64) uint64 {
 	return uint64(e.To(float.FromInt(v), float.Single).Pack32())
 }
 
-func intTo64(e *float.Env, v int64) uint64 { return e.To(float.FromInt(v), float.Double).Pack64() }
+func intTo64(e *float.Env, v int64) uint64 {
+	if v > -1<<53 && v < 1<<53 {
+		return math.Float64bits(float64(v)) // exact
+	}
+	return e.To(float.FromInt(v), float.Double).Pack64()
+}
 
 // toInt rounds a single or double to an integer; DE is not among the flags of
 // these conversions.
@@ -47,6 +59,12 @@ func opCvt2si(c *cpu, in *inst) bool {
 	v, ok := c.fpSource(in)
 	if !ok {
 		return false
+	}
+	if in.op == 7 && c.plainMode() && plain64(v[0]) {
+		if x := math.Float64frombits(v[0]); x > -1<<31 && x < 1<<31 {
+			c.setGPR(in.reg, in.size, uint64(int64(x)))
+			return true
+		}
 	}
 	e := c.sse.env()
 	if in.op&4 != 0 {

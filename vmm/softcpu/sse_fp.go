@@ -308,7 +308,12 @@ func opComis(c *cpu, in *inst) bool {
 	if !ok {
 		return false
 	}
-	e, a := c.sse.env(), c.dest(in)[0]
+	a := c.dest(in)[0]
+	if in.op&1 != 0 && ordinary64(a) && ordinary64(v[0]) {
+		c.setArith(hostOrder(math.Float64frombits(a), math.Float64frombits(v[0])))
+		return true
+	}
+	e := c.sse.env()
 	var o float.Order
 	if in.op&1 != 0 {
 		o = e.Compare(float.From64(a), float.From64(v[0]), in.op&4 != 0)
@@ -320,6 +325,14 @@ func opComis(c *cpu, in *inst) bool {
 	}
 	c.setArith(orderFlags(o))
 	return true
+}
+
+// ordinary64 says that v is a normal number or zero.
+func ordinary64(v uint64) bool { return plain64(v) || v<<1 == 0 }
+
+// hostOrder is orderFlags of two numbers.
+func hostOrder(x, y float64) uint64 {
+	return bit(x < y) | bit(x == y)<<6
 }
 
 // orderFlags are ZF, PF and CF of a comparison.

@@ -541,7 +541,9 @@ func (f *fpu) binaryMath(k uint8) bool {
 	}
 	full, masked := f.needs(0, 1)
 	if !full {
-		f.sw &^= swC2
+		if k == mFprem || k == mFprem1 {
+			f.sw &^= swC2
+		}
 		if masked {
 			f.set(dst, extDefaultNaN)
 			if pops {
@@ -599,6 +601,10 @@ func (f *fpu) scale(e *float.Env, x, y float.Num) float.Num {
 	switch {
 	case x.Kind >= float.KindNaN || y.Kind >= float.KindNaN:
 		return e.Add(x, y, float.Extended)
+	case x.Tiny || y.Tiny:
+		e.Flags |= float.Denormal
+	}
+	switch {
 	case y.Kind == float.KindInf:
 		if x.Kind == float.KindInf && y.Neg || x.Kind == float.KindZero && !y.Neg {
 			e.Flags |= float.Invalid
@@ -610,9 +616,6 @@ func (f *fpu) scale(e *float.Env, x, y float.Num) float.Num {
 		return float.Num{Kind: float.KindInf, Neg: x.Neg}
 	case x.Kind != float.KindFinite:
 		return x
-	}
-	if x.Tiny || y.Tiny {
-		e.Flags |= float.Denormal
 	}
 	if y.Kind == float.KindZero {
 		return x
