@@ -70,6 +70,9 @@ func (vm *VM) addChips(c *cpu) error {
 // what the instructions make of it.
 func (vm *VM) ticks(c *cpu) uint64 {
 	if vm.opts.Deterministic {
+		if vm.turns.on {
+			return vm.turns.base + (c.icount-c.turn.began)*ticksPerInstruction
+		}
 		return c.icount*ticksPerInstruction + c.skipped
 	}
 	return uint64(time.Since(vm.start)) + vm.startTicks

@@ -104,6 +104,8 @@ type cpu struct {
 	// Deterministic time: due is when the timer wants a look, skipped what
 	// was slept.
 	due, skipped uint64
+	turn         turnState
+	endOfTurn    uint64 // icount at which others may run
 
 	vm    *VM
 	id    int

@@ -22,6 +22,7 @@ type decoder struct {
 	hasModRM bool
 	vvvv     uint8 // register in a VEX prefix
 	isVEX    bool
+	refused  bool // the instruction only raises an exception
 }
 
 // decodeError says why there is no instruction.
@@ -463,6 +464,7 @@ func (d *decoder) target(in *inst) { in.imm += uint64(in.next) }
 // the form at hand.
 func (d *decoder) finish(in *inst, op *opcode) {
 	a := op.attr
+	d.refused = true
 	switch {
 	case a&aNo64 != 0 && d.mode&modeSize == mode64,
 		a&aMem != 0 && !in.mem,
@@ -478,10 +480,14 @@ func (d *decoder) finish(in *inst, op *opcode) {
 	case a&aPriv != 0 && d.mode&modeUser != 0:
 		in.fn = opGP0
 	case in.flags&flagLock != 0 && d.c.vm.parallel:
+		d.refused = false
 		in.fn = lockedForm(in, op)
 	case op.spec != nil:
+		d.refused = false
 		if h := op.spec(in); h != nil {
 			in.fn = h
 		}
+	default:
+		d.refused = false
 	}
 }

@@ -293,10 +293,10 @@ func (c *cpu) fuse(b *block, d *decoder, in *inst) *inst {
 	prev := c.code.last
 	c.code.last = nil
 	op := d.op
-	if (op.op == aluCmp || op.op == aluTest) && op.form != formNone && in.fn != nil && in.flags&flagLock == 0 {
+	if (op.op == aluCmp || op.op == aluTest) && op.form != formNone && !d.refused {
 		c.code.last, c.code.lastOp = in, op
 	}
-	if prev == nil || !isJcc(op) || in.flags&flagLock != 0 || in.size == 2 || c.mode&modeStep != 0 {
+	if prev == nil || !isJcc(op) || d.refused || in.size == 2 || c.mode&modeStep != 0 {
 		return in
 	}
 	t := fusion(c.code.lastOp, prev)

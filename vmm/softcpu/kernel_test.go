@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"runtime/pprof"
-	"strings"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -90,7 +92,7 @@ func (u *testConsole) read(off uint16) byte {
 // loadKernel puts an ELF kernel, an initial RAM disk and a command line into
 // memory and sets the registers as the 64-bit boot protocol says (Linux
 // Documentation/arch/x86/boot.rst).
-func loadKernel(t testing.TB, g *memory.Guest, v *VCPU, kernel, initrd, cmdline string) {
+func loadKernel(t testing.TB, g *memory.Guest, v *VCPU, cpus int, kernel, initrd, cmdline string) {
 	t.Helper()
 	f, err := elf.Open(kernel)
 	if err != nil {
@@ -137,7 +139,7 @@ func loadKernel(t testing.TB, g *memory.Guest, v *VCPU, kernel, initrd, cmdline 
 	}
 	e820(0, 0, 0x9fc00)
 	e820(1, 0x100000, uint64(len(ram))-0x100000)
-	writeMPTable(ram[0x9fc00:0xa0000], 1)
+	writeMPTable(ram[0x9fc00:0xa0000], cpus)
 	le.PutUint64(ram[0x9000:], 0xa003)
 	le.PutUint64(ram[0xa000:], 0xb003)
 	for i := range uint64(512) {
@@ -206,105 +208,186 @@ func writeMPTable(b []byte, n int) {
 	t[7] = -sum(t[:q])
 }
 
-// TestKernel boots the kernel that VITRINE_KERNEL names.
+// TestKernel boots the kernel that VITRINE_KERNEL names. It is for measuring:
+// VITRINE_INITRD, VITRINE_CMDLINE, VITRINE_CPUS, VITRINE_TIME, VITRINE_STOP
+// (text at which to end), VITRINE_PROFILE.
 func TestKernel(t *testing.T) {
 	kernel := os.Getenv("VITRINE_KERNEL")
 	if kernel == "" {
 		t.Skip("VITRINE_KERNEL is not set")
 	}
+	cmdline := os.Getenv("VITRINE_CMDLINE")
+	if cmdline == "" {
+		cmdline = "console=ttyS0 panic=-1 reboot=k"
+	}
+	k := newTestMachine(t, Options{Deterministic: os.Getenv("VITRINE_DET") != ""}, max(envNumber("VITRINE_CPUS"), 1))
+	loadKernel(t, k.mem, k.cpus[0], len(k.cpus), kernel, os.Getenv("VITRINE_INITRD"), cmdline)
+	k.console.echo = true
+	k.stop = os.Getenv("VITRINE_STOP")
+	if p := os.Getenv("VITRINE_PROFILE"); p != "" {
+		f, err := os.Create(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_ = pprof.StartCPUProfile(f)
+		defer pprof.StopCPUProfile()
+	}
+	limit, err := time.ParseDuration(os.Getenv("VITRINE_TIME"))
+	if err != nil {
+		limit = 10 * time.Second
+	}
+	start := time.Now()
+	k.console.start = start
+	end := k.run(limit)
+	d := time.Since(start)
+	var n uint64
+	for _, v := range k.cpus {
+		n += v.c.icount
+		fmt.Printf("cpu %d: rip %#x, %d instructions, attn %#x halted %v\n", v.c.id, v.c.rip, v.c.icount, v.c.attn.Load(), v.c.halted)
+	}
+	fmt.Printf("%v: %d instructions in %v: %.1f MIPS, %d exits\n", end, n, d, float64(n)/d.Seconds()/1e6, k.exits.Load())
+}
+
+func envNumber(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
+// testMachine is CPUs with a console and nothing else.
+type testMachine struct {
+	mem     *memory.Guest
+	vm      *VM
+	cpus    []*VCPU
+	console testConsole
+	stop    string // ends the run when it is printed
+	exits   atomic.Int64
+	mu      sync.Mutex // of the console
+	done    atomic.Bool
+}
+
+func newTestMachine(t testing.TB, opts Options, n int) *testMachine {
+	t.Helper()
 	g, err := memory.New(128 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
-	vm, err := New(Options{Unknown: func(cpu int, rip uint64, code []byte) {
-		t.Logf("unknown instruction at %#x: % x", rip, code)
-	}})
+	t.Cleanup(func() { _ = g.Close() })
+	opts.Unknown = func(cpu int, rip uint64, code []byte) { t.Logf("unknown instruction at %#x: % x", rip, code) }
+	vm, err := New(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := vm.MapMemory(g); err != nil {
 		t.Fatal(err)
 	}
-	table, _ := vm.SupportedCPUID()
-	v, err := vm.CreateVCPU(0, table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmdline := os.Getenv("VITRINE_CMDLINE")
-	if cmdline == "" {
-		cmdline = "console=ttyS0 panic=-1 reboot=k"
-	}
-	loadKernel(t, g, v, kernel, os.Getenv("VITRINE_INITRD"), cmdline)
-	line, err := vm.Line(4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := &testConsole{irq: line, echo: true}
-	if p := os.Getenv("VITRINE_PROFILE"); p != "" {
-		f, _ := os.Create(p)
-		_ = pprof.StartCPUProfile(f)
-		defer pprof.StopCPUProfile()
-	}
-	limit, _ := time.ParseDuration(os.Getenv("VITRINE_TIME"))
-	if limit == 0 {
-		limit = 10 * time.Second
-	}
-	if os.Getenv("VITRINE_EVENTS") != "" {
-		v.c.hook.onEvent = func(c *cpu, vector uint8, ev event) {
-			if ev.kind != eventHardware {
-				fmt.Printf("[%d] vector %d code %#x rip %#x cr2 %#x rsp %#x\n", c.icount, vector, ev.code, c.rip, c.cr2, c.regs[rSP])
-			}
-		}
-	}
-	stop := os.Getenv("VITRINE_STOP")
-	start := time.Now()
-	u.start = start
-	time.AfterFunc(limit, func() { _ = v.Kick() })
-	exits := 0
-	for {
-		x, err := v.Run()
+	k := &testMachine{mem: g, vm: vm}
+	for id := range n {
+		table, err := vm.SupportedCPUID()
 		if err != nil {
 			t.Fatal(err)
 		}
-		exits++
-		if x.Reason == x86.ExitIO {
-			if x.Port >= 0x3f8 && x.Port < 0x400 && x.Size == 1 {
-				if x.Write {
-					u.write(x.Port-0x3f8, x.Data[0])
-					if stop != "" && x.Port == 0x3f8 && strings.HasSuffix(u.out.String(), stop) {
-						break
-					}
-				} else {
-					x.Data[0] = u.read(x.Port - 0x3f8)
-				}
-				continue
+		for i := range table {
+			if table[i].Function == 1 {
+				table[i].EBX |= uint32(n)<<16 | uint32(id)<<24
 			}
-			if x.Port == 0x64 && x.Write && x.Data[0] == 0xfe {
-				break
+			if table[i].Function == 0xb {
+				table[i].EDX = uint32(id)
 			}
-			if !x.Write {
-				for i := range x.Data {
-					x.Data[i] = 0xff
-				}
-				if x.Port == 0x64 || x.Port == 0x71 { // keyboard controller ready, clock not updating
-					x.Data[0] = 0
-				}
-			}
-			continue
 		}
-		if x.Reason == x86.ExitMMIO {
-			if !x.Write {
-				for i := range x.Data {
-					x.Data[i] = 0xff
-				}
-			}
-			continue
+		v, err := vm.CreateVCPU(id, table)
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Logf("exit %v", x.Reason)
-		break
+		k.cpus = append(k.cpus, v)
 	}
-	d := time.Since(start)
-	r, _ := v.Regs()
-	fmt.Printf("\n%d instructions in %v: %.1f MIPS, %d exits, rip %#x cr2 %#x\n", v.c.icount, d, float64(v.c.icount)/d.Seconds()/1e6, exits, r.RIP, v.c.cr2)
+	if k.console.irq, err = vm.Line(4); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// run runs all CPUs until the guest resets the machine, a CPU shuts down, or
+// time is up. It returns the last exit of the CPU that ended it.
+func (k *testMachine) run(limit time.Duration) x86.ExitReason {
+	var wg sync.WaitGroup
+	var last atomic.Uint32
+	timer := time.AfterFunc(limit, func() {
+		k.done.Store(true)
+		k.kick()
+	})
+	defer timer.Stop()
+	for _, v := range k.cpus {
+		wg.Go(func() {
+			reason, ended := k.runCPU(v)
+			if ended {
+				last.Store(uint32(reason))
+			}
+			k.done.Store(true)
+			k.vm.turns.give(v.c)
+			k.kick()
+		})
+	}
+	wg.Wait()
+	return x86.ExitReason(last.Load())
+}
+
+func (k *testMachine) kick() {
+	for _, v := range k.cpus {
+		_ = v.Kick()
+	}
+}
+
+func (k *testMachine) runCPU(v *VCPU) (reason x86.ExitReason, ended bool) {
+	for {
+		x, err := v.Run()
+		if err != nil {
+			return x86.ExitUnknown, true
+		}
+		k.exits.Add(1)
+		switch x.Reason {
+		case x86.ExitIO:
+			if !k.port(&x) {
+				return x86.ExitReset, true
+			}
+		case x86.ExitMMIO:
+			if !x.Write {
+				fillOnes(x.Data)
+			}
+		case x86.ExitInterrupted:
+			if k.done.Load() {
+				return x.Reason, false
+			}
+		default:
+			return x.Reason, true
+		}
+	}
+}
+
+func fillOnes(b []byte) {
+	for i := range b {
+		b[i] = 0xff
+	}
+}
+
+// port answers an access; it returns false when the guest resets the machine.
+func (k *testMachine) port(x *x86.Exit) bool {
+	switch {
+	case x.Port >= 0x3f8 && x.Port < 0x400 && x.Size == 1:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !x.Write {
+			x.Data[0] = k.console.read(x.Port - 0x3f8)
+			return true
+		}
+		k.console.write(x.Port-0x3f8, x.Data[0])
+		return k.stop == "" || !bytes.HasSuffix(k.console.out.Bytes(), []byte(k.stop))
+	case x.Write:
+		return x.Port != 0x64 || x.Data[0] != 0xfe
+	}
+	fillOnes(x.Data)
+	if x.Port == 0x64 || x.Port == 0x71 { // keyboard controller ready, clock not updating
+		x.Data[0] = 0
+	}
+	return true
 }

@@ -66,10 +66,16 @@ func (c *cpu) startup() {
 	c.setMode()
 }
 
+// wakes are the reasons to wake up from HLT, or to look whether to.
+const wakes = attnKick | attnIRQ | attnNMI | attnInit | attnSIPI | attnFlush | attnTimer
+
 // sleep waits until something is signalled. It returns false to leave Run.
 func (c *cpu) sleep() bool {
-	const wakes = attnKick | attnIRQ | attnNMI | attnInit | attnSIPI | attnFlush | attnTimer
 	for c.attn.Load()&wakes == 0 {
+		if c.vm.turns.on {
+			c.vm.turns.sleep(c)
+			continue
+		}
 		if c.vm.opts.Deterministic && c.due != math.MaxUint64 {
 			c.skipTo(c.due)
 			c.attn.Or(attnTimer)
@@ -94,14 +100,30 @@ func (c *cpu) skipTo(t uint64) {
 // setUntil computes the instruction at which the timer is due.
 func (c *cpu) setUntil() {
 	c.until = math.MaxUint64
-	if c.due == math.MaxUint64 {
+	if c.vm.turns.on {
+		c.until = c.endOfTurn
+	}
+	if !c.vm.opts.Deterministic || c.due == math.MaxUint64 {
 		return
 	}
-	now := c.vm.ticks(c)
-	c.until = c.icount
-	if c.due > now {
-		c.until += (c.due - now + ticksPerInstruction - 1) / ticksPerInstruction
+	at := c.icount
+	if now := c.vm.ticks(c); c.due > now {
+		at += (c.due - now + ticksPerInstruction - 1) / ticksPerInstruction
 	}
+	c.until = min(c.until, at)
+}
+
+// untilNow is what happens when icount has got to until: the turn or the time
+// to the timer is over.
+func (c *cpu) untilNow() {
+	if c.due != math.MaxUint64 && c.vm.opts.Deterministic && c.vm.ticks(c) >= c.due {
+		c.attn.Or(attnTimer)
+		c.due = math.MaxUint64
+	}
+	if c.vm.turns.on && c.icount >= c.endOfTurn {
+		c.vm.turns.pass(c)
+	}
+	c.setUntil()
 }
 
 // irqsOn looks for interrupts when they become enabled.

@@ -1,8 +1,6 @@
 package softcpu
 
 import (
-	"math"
-
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -99,8 +97,7 @@ func (c *cpu) attend() bool {
 		c.flushDirty()
 	}
 	if c.icount >= c.until {
-		c.until = math.MaxUint64
-		c.attn.Or(attnTimer)
+		c.untilNow()
 	}
 	c.setMode()
 	if c.event.inhibit != 0 && !c.inhibited() {

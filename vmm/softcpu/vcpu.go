@@ -15,7 +15,8 @@ func (vm *VM) CreateVCPU(id int, cpuid []x86.CPUIDEntry) (*VCPU, error) {
 	if vm.mem == nil {
 		return nil, fmt.Errorf("vcpu %d: the machine has no memory yet", id)
 	}
-	c := &cpu{id: id, vm: vm, cpuid: cpuid, wake: make(chan struct{}, 1), linkTo: -1}
+	c := &cpu{id: id, vm: vm, cpuid: cpuid, wake: make(chan struct{}, 1), linkTo: -1,
+		turn: turnState{grant: make(chan struct{}, 1)}}
 	c.code.init()
 	c.tlb.flushAll()
 	c.reset()
@@ -27,12 +28,18 @@ func (vm *VM) CreateVCPU(id int, cpuid []x86.CPUIDEntry) (*VCPU, error) {
 		return nil, err
 	}
 	vm.cpus = append(vm.cpus, c)
+	vm.turns.all, vm.turns.det = vm.cpus, vm.opts.Deterministic
+	vm.turns.on = len(vm.cpus) > 1
 	return &VCPU{c}, nil
 }
 
 // Run executes guest code until there is something for the VMM to do.
 func (v *VCPU) Run() (x86.Exit, error) {
 	c := v.c
+	c.vm.turns.take(c)
+	if !c.vm.turns.det {
+		defer c.vm.turns.give(c)
+	}
 	if c.io.pending {
 		c.io.answer()
 		if !c.replay() {

@@ -42,6 +42,7 @@ type VM struct {
 	cpus  []*cpu
 	start time.Time
 	net   chip.Net
+	turns turns
 	// startTicks is the time at start: not 0 after a restore.
 	startTicks uint64
 }
@@ -183,6 +184,10 @@ func (c *cpu) flushDirty() {
 // signal sets a bit of attn and wakes the CPU if it sleeps.
 func (c *cpu) signal(bit uint32) {
 	c.attn.Or(bit)
+	if c.vm.turns.on {
+		c.vm.turns.wake(c)
+		return
+	}
 	select {
 	case c.wake <- struct{}{}:
 	default:
