@@ -124,8 +124,8 @@ func (c *VCPU) prepareSync() {
 // immediate_exit). SIGURG is the signal that Go's runtime uses for itself on
 // every thread, so that no handler of ours is needed.
 func (c *VCPU) Kick() error {
-	c.moved.Store(true)
 	setImmediateExit(c.run, true)
+	c.moved.Store(true) // after the flag: Run clears the flag only when it sees this
 	if err := unix.Tgkill(unix.Getpid(), c.tid, unix.SIGURG); err != nil && err != unix.ESRCH {
 		return fmt.Errorf("kick vcpu: %w", err)
 	}

@@ -104,6 +104,9 @@ func (p port) Send(frame [][]byte) error {
 	return nil
 }
 
+// Flush implements virtionet.Port: nothing is kept back.
+func (p port) Flush() error { return nil }
+
 // deliver gives the stack an Ethernet frame; it owns view.
 func (l *link) deliver(view *buffer.View) {
 	eth := header.Ethernet(view.AsSlice())

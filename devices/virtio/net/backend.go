@@ -39,8 +39,8 @@ type Backend interface {
 }
 
 // Port is one flow of frames in each direction. A frame begins with a Header
-// of HeaderLen bytes. Send is called from one goroutine, the other methods but
-// Wake from another.
+// of HeaderLen bytes. Send and Flush are called from one goroutine, Recv and
+// Wait from another.
 type Port interface {
 	// Send takes one frame, given in pieces that are only valid during the
 	// call, and which the guest may change meanwhile. The first piece holds
@@ -48,6 +48,10 @@ type Port interface {
 	// room until Wake is called, and drops what the network does not take;
 	// an error is for a network that takes nothing any more.
 	Send(frame [][]byte) error
+
+	// Flush sends what Send has kept back. It is called after the last of
+	// several frames.
+	Flush() error
 
 	// Recv returns the next frame for the guest in pieces that are valid
 	// until the next call, or none if there is none now. The Header's

@@ -10,9 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxIovecs is how many pieces of a frame unix.Writev takes without
-// allocating.
-const maxIovecs = 8
+const (
+	// maxIovecs is how many pieces of a frame unix.Writev takes without
+	// allocating.
+	maxIovecs = 8
+
+	// copyBelow is the length up to which a frame is copied together: one
+	// write of it is then cheaper than a writev of its pieces.
+	copyBelow = 4096
+)
 
 // FilePort is a Port over a file of which every read and write is one frame
 // with its header: a TAP device's queue or a datagram socket.
@@ -60,7 +66,7 @@ func NewFilePort(f *os.File) (*FilePort, error) {
 // device that is down, for one.
 func (p *FilePort) Send(frame [][]byte) error {
 	p.out = frame
-	if len(frame) > maxIovecs {
+	if len(frame) > maxIovecs || lengthOf(frame) <= copyBelow {
 		p.out = p.flatten(frame)
 	}
 	err := p.raw.Write(p.write)
@@ -76,12 +82,11 @@ func (p *FilePort) Send(frame [][]byte) error {
 	return nil
 }
 
+// Flush implements Port: nothing is kept back.
+func (p *FilePort) Flush() error { return nil }
+
 func (p *FilePort) flatten(frame [][]byte) [][]byte {
-	n := 0
-	for _, b := range frame {
-		n += copy(p.flat[n:], b)
-	}
-	p.one[0] = p.flat[:n]
+	p.one[0] = p.flat[:gather(p.flat, frame)]
 	return p.one[:]
 }
 

@@ -1,0 +1,55 @@
+# Vitrine: build, run, test. `make help` lists the targets.
+
+GO           ?= go
+BIN          := bin/vitrine
+STATICCHECK  := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME     ?= 5s
+LDFLAGS      := -s -w
+export CGO_ENABLED = 0
+
+.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images clean help
+
+all: $(BIN) ## build bin/vitrine
+
+# The Go tool knows best what is out of date.
+.PHONY: $(BIN)
+$(BIN):
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./cmd/vitrine
+
+run: $(BIN) ## boot the embedded guest to a shell
+	@$(BIN) run
+
+test: ## unit tests, guest tests (where /dev/kvm is), and each fuzz target for a moment
+	$(GO) test ./...
+	@FUZZTIME=$(FUZZTIME) ./.ci/fuzz
+
+test-slow: ## also the guests that take minutes
+	VITRINE_SLOW=1 $(GO) test -timeout 60m ./...
+
+check: ## formatting, vet, staticcheck, tidy
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+
+fuzz: ## each fuzz target for longer
+	@FUZZTIME=60s ./.ci/fuzz
+
+bench: $(BIN) ## measure
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+cross: ## build for the other systems
+	@for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
+	  echo $$t; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null ./cmd/vitrine || exit 1; done
+
+guest-images: ## rebuild the embedded guest
+	guest-images/build.sh
+
+verify-images: ## prove that the committed images are what the recipe makes
+	guest-images/verify.sh
+
+clean: ## remove what was built
+	rm -rf bin
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t16

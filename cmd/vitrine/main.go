@@ -1,0 +1,108 @@
+// Command vitrine runs virtual machines that can be looked into.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// Exit statuses of vitrine itself (sysexits.h where it has one). A command
+// that runs in a guest passes its own on.
+const (
+	statusFailure  = 1  // the host: a file, KVM, memory
+	statusUsage    = 64 // EX_USAGE: flags and arguments
+	statusCrash    = 70 // EX_SOFTWARE: the guest panicked or a CPU gave up
+	statusSignal   = 128
+	statusTermSIGS = 130
+)
+
+// run is the whole program but for os.Exit, so that tests can call it.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	err := newApp(in, out, errOut).RunContext(ctx, args)
+	var status exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	}
+	fmt.Fprintf(errOut, "vitrine: %v\n", err)
+	var usage *usageError
+	var stop *vmm.StopError
+	switch {
+	case errors.As(err, &usage):
+		return statusUsage
+	case errors.As(err, &stop) && crashed(stop.Cause):
+		return statusCrash
+	}
+	return statusFailure
+}
+
+func crashed(c vmm.Cause) bool {
+	return c == vmm.CausePanic || c == vmm.CauseTripleFault || c == vmm.CauseFault
+}
+
+// exitStatus is an error that is nothing but a status: what there was to say
+// has been said.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// usageError is a mistake in flags or arguments.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() + ": " + e.hint }
+func (e *usageError) Unwrap() error { return e.err }
+
+func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
+	return &cli.App{
+		Name:                   "vitrine",
+		Usage:                  "run virtual machines, and look inside",
+		Description:            "A hypervisor for Linux KVM. `vitrine run` boots a guest to a shell; `vitrine run -- CMD` runs a command in one.",
+		Version:                version(),
+		Reader:                 in,
+		Writer:                 out,
+		ErrWriter:              errOut,
+		HideHelpCommand:        true,
+		UseShortOptionHandling: true,
+		EnableBashCompletion:   true,
+		Suggest:                true,
+		ExitErrHandler:         func(*cli.Context, error) {}, // run reports
+		OnUsageError:           onUsageError,
+		Action:                 unknownCommand,
+		Commands: []*cli.Command{
+			runCommand(),
+			doctorCommand(),
+		},
+	}
+}
+
+func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
+	hint := "see vitrine --help"
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "vitrine" {
+		hint = fmt.Sprintf("see vitrine %s --help", c.Command.Name)
+	}
+	return &usageError{err, hint}
+}
+
+// unknownCommand is what vitrine does without a command that it knows.
+func unknownCommand(c *cli.Context) error {
+	if c.Args().Present() {
+		return &usageError{fmt.Errorf("no command %q", c.Args().First()), "see vitrine --help for the list"}
+	}
+	return cli.ShowAppHelp(c)
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/term"
+)
+
+// terminal is the user's terminal in raw mode, with the keys that are for
+// vitrine and not for the guest.
+type terminal struct {
+	in      *os.File
+	out     io.Writer
+	state   *term.State
+	restore sync.Once
+}
+
+// asTerminal returns in as a file if it is a terminal.
+func asTerminal(in io.Reader) (*os.File, bool) {
+	f, ok := in.(*os.File)
+	return f, ok && term.IsTerminal(int(f.Fd()))
+}
+
+// openTerminal puts the terminal into raw mode. Close takes it back.
+func openTerminal(in *os.File, out io.Writer) (*terminal, error) {
+	state, err := term.MakeRaw(int(in.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	return &terminal{in: in, out: out, state: state}, nil
+}
+
+// Close restores the terminal. It may be called more than once.
+func (t *terminal) Close() {
+	t.restore.Do(func() { _ = term.Restore(int(t.in.Fd()), t.state) })
+}
+
+// Size returns columns and rows; 80×24 where the terminal does not say.
+func (t *terminal) Size() (cols, rows int) {
+	c, r, err := term.GetSize(int(t.in.Fd()))
+	if err != nil || c <= 0 || r <= 0 {
+		return 80, 24
+	}
+	return c, r
+}
+
+// Keys after Ctrl-A, as in QEMU and screen.
+const (
+	keyEscape = 'A' & 0x1f
+	keyEnd    = 'x'
+	keyDetach = 'd'
+	keyHelp   = 'h'
+)
+
+const keyHelpText = "\r\nCtrl-A x ends the guest · Ctrl-A Ctrl-A sends Ctrl-A · Ctrl-A h shows this\r\n"
+
+// errEnd and errDetach are what a read of the keys ends with when the user
+// asked to end the guest or to leave it.
+var (
+	errEnd    = errors.New("ended by Ctrl-A x")
+	errDetach = errors.New("detached by Ctrl-A d")
+)
+
+// keys filters the escape sequences out of what is typed.
+type keys struct {
+	r       io.Reader
+	help    io.Writer
+	detach  bool // Ctrl-A d means something
+	escaped bool
+	pending error
+}
+
+func (k *keys) Read(p []byte) (int, error) {
+	for {
+		if k.pending != nil {
+			return 0, k.pending
+		}
+		n, err := k.r.Read(p)
+		k.pending = err
+		out := p[:0]
+		for i := 0; i < n; i++ {
+			b := p[i]
+			if !k.escaped {
+				if k.escaped = b == keyEscape; !k.escaped {
+					out = append(out, b)
+				}
+				continue
+			}
+			k.escaped = false
+			switch {
+			case b == keyEnd:
+				k.pending = errEnd
+				return len(out), nil
+			case b == keyDetach && k.detach:
+				k.pending = errDetach
+				return len(out), nil
+			case b == keyHelp:
+				_, _ = io.WriteString(k.help, keyHelpText)
+			case b == keyEscape:
+				out = append(out, b)
+				// Any other key after Ctrl-A means nothing, as in screen.
+			}
+		}
+		if len(out) > 0 {
+			return len(out), nil
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package vmm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/boot"
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/vmm/memory"
+)
+
+// Config describes a machine. The zero value of a field means its default.
+type Config struct {
+	Name   string
+	Memory uint64 // bytes, a multiple of 4 KiB; default 256 MiB
+	CPUs   int    // 1…32; default 1
+	Accel  string // "auto" (default), "kvm" or "soft"
+
+	Kernel      string // path of a bzImage or ELF kernel
+	Initrd      string // path, or ""
+	CommandLine string
+	Protocol    boot.Protocol
+	CacheDir    string // for unpacked kernels; "" unpacks every time
+	PMEMImage   string // a file to appear as /dev/pmem0 (E820 type 12), copy-on-write
+
+	Console   Serial // COM1
+	Transport Transport
+	ACPI      bool // describe the machine by ACPI tables too
+	Devices   []virtio.Device
+
+	OnMark func(mark uint8) // a write to the debug port; must not block
+	Log    *slog.Logger     // what happens to the machine; default: nothing
+	Clock  func() time.Time // wall clock for the RTC; default time.Now
+}
+
+// Serial is what a serial port is connected to.
+type Serial struct {
+	In  io.Reader // nil: nothing is ever received
+	Out io.Writer // nil: what is sent is lost
+}
+
+// Transport is how virtio devices are found.
+type Transport string
+
+// Transports.
+const (
+	TransportMMIO Transport = "mmio" // virtio-mmio, named on the command line and in ACPI
+	TransportPCI  Transport = "pci"  // virtio-pci
+)
+
+// Limits of a machine.
+const (
+	MaxCPUs       = 32
+	MinMemory     = 8 << 20
+	DefaultMemory = 256 << 20
+)
+
+// withDefaults fills in what was left out, and checks the rest.
+func (c Config) withDefaults() (Config, error) {
+	if c.Memory == 0 {
+		c.Memory = DefaultMemory
+	}
+	if c.CPUs == 0 {
+		c.CPUs = 1
+	}
+	if c.Accel == "" {
+		c.Accel = "auto"
+	}
+	if c.Transport == "" {
+		c.Transport = TransportMMIO
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Kernel == "":
+		return errors.New("no kernel: give the path of a bzImage or vmlinux")
+	case c.CPUs < 1 || c.CPUs > MaxCPUs:
+		return fmt.Errorf("%d CPUs: want 1 to %d", c.CPUs, MaxCPUs)
+	case c.Memory < MinMemory || c.Memory%memory.PageSize != 0:
+		return fmt.Errorf("%d bytes of memory: want a multiple of 4 KiB, at least %d MiB", c.Memory, MinMemory>>20)
+	case c.Transport != TransportMMIO && c.Transport != TransportPCI:
+		return fmt.Errorf("transport %q: want %q or %q", c.Transport, TransportMMIO, TransportPCI)
+	case c.Accel != "auto" && c.Accel != "kvm" && c.Accel != "soft":
+		return fmt.Errorf("accelerator %q: want auto, kvm or soft", c.Accel)
+	case c.Transport == TransportMMIO && len(c.Devices) > len(mmioLines):
+		return fmt.Errorf("%d devices: virtio-mmio has interrupt lines for %d; use the PCI transport", len(c.Devices), len(mmioLines))
+	}
+	return nil
+}

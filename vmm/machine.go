@@ -1,0 +1,330 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/boot"
+	"github.com/vitrine-vmm/vitrine/devices/bus"
+	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// errStopped is what waits for a machine that has stopped end with.
+var errStopped = errors.New("the machine has stopped")
+
+// Machine is one virtual machine: memory, CPUs, buses, devices. New makes it,
+// Run runs it to its end, Close releases what New took.
+type Machine struct {
+	cfg  Config
+	vm   VM
+	mem  *memory.Guest
+	pio  *bus.Bus
+	mmio *bus.Bus
+
+	platform platform
+	virtio   []*slot
+	entry    boot.Entry
+	cpuid    []x86.CPUIDEntry
+
+	gate  gate
+	cpus  []*vcpu
+	times Timings
+	guard sync.Mutex // one pause, resume or look inside at a time
+}
+
+// New assembles the machine that cfg describes, its kernel loaded, ready to run.
+func New(cfg Config) (*Machine, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("machine: %w", err)
+	}
+	m := &Machine{cfg: cfg, pio: bus.New(), mmio: bus.New()}
+	m.gate.init()
+	if err := m.assemble(); err != nil {
+		_ = m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// assemble is the whole machine in the order in which its parts need each
+// other: accelerator, memory, chips, virtio devices, kernel, CPUs.
+func (m *Machine) assemble() (err error) {
+	if m.vm, err = openAccelerator(m.cfg.Accel, m.cfg.Log); err != nil {
+		return err
+	}
+	m.times.mark(PhaseVMCreated)
+	if err := m.layMemory(); err != nil {
+		return err
+	}
+	// Registering memory waits for the host kernel's read-side critical
+	// sections, milliseconds on some hosts: meanwhile the rest is done.
+	mapped := make(chan error, 1)
+	go func() {
+		err := m.vm.MapMemory(m.mem)
+		m.times.mark(PhaseMemoryMapped)
+		mapped <- err
+	}()
+	err = errors.Join(m.build(), <-mapped)
+	return err
+}
+
+func (m *Machine) build() (err error) {
+	if err := m.addPlatform(); err != nil {
+		return err
+	}
+	if err := m.addVirtio(); err != nil {
+		return err
+	}
+	if err := m.loadKernel(); err != nil {
+		return err
+	}
+	m.times.mark(PhaseKernelLoaded)
+	m.cpuid, err = m.vm.SupportedCPUID()
+	return err
+}
+
+// layMemory makes the RAM and, behind it, the persistent-memory image.
+func (m *Machine) layMemory() (err error) {
+	if m.mem, err = memory.New(m.cfg.Memory); err != nil {
+		return err
+	}
+	if m.cfg.PMEMImage == "" {
+		return nil
+	}
+	f, err := os.Open(m.cfg.PMEMImage)
+	if err != nil {
+		return fmt.Errorf("persistent-memory image: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	regions := m.mem.Regions()
+	base := alignUp(regions[len(regions)-1].End(), pmemAlign)
+	size := uint64(info.Size()) &^ (memory.PageSize - 1)
+	return m.mem.AddFile(base, f, 0, size, false, memory.PRAM, false)
+}
+
+func (m *Machine) loadKernel() error {
+	img, closeFiles, err := m.image()
+	if err != nil {
+		return err
+	}
+	defer closeFiles()
+	m.entry, err = boot.Load(m.mem, img)
+	return err
+}
+
+// Run runs the machine until the guest turns itself off (nil), it stops for
+// another reason (a *StopError), or ctx is done (a *StopError with
+// CauseStopped). A machine runs once.
+func (m *Machine) Run(ctx context.Context) error {
+	m.startIO()
+	stop := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) })
+	defer stop()
+
+	var wg sync.WaitGroup
+	m.guard.Lock()
+	for id := range m.cfg.CPUs {
+		c := &vcpu{id: id, m: m, work: make(chan func(), 1)}
+		m.cpus = append(m.cpus, c)
+	}
+	created := make(chan error, len(m.cpus))
+	begin := make(chan struct{})
+	for _, c := range m.cpus {
+		m.gate.enter()
+		wg.Go(func() { m.runCPU(c, created, begin) })
+	}
+	var err error
+	for range m.cpus {
+		err = errors.Join(err, <-created)
+	}
+	if err != nil {
+		m.gate.stop(&StopError{Cause: CauseHost, VCPU: -1, Err: err})
+	}
+	m.times.mark(PhaseFirstRun)
+	close(begin)
+	m.guard.Unlock()
+
+	wg.Wait()
+	m.stopIO()
+	m.times.mark(PhaseExit)
+	if end := m.gate.result(); end != nil {
+		return end
+	}
+	return nil
+}
+
+// runCPU is a CPU's goroutine, on a thread of its own from its creation to its
+// close, as KVM wants it.
+func (m *Machine) runCPU(c *vcpu, created chan<- error, begin <-chan struct{}) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer m.gate.leave()
+	err := c.create()
+	created <- err
+	if err != nil {
+		return
+	}
+	defer c.close()
+	<-begin
+	if m.gate.state() == gateStop {
+		return
+	}
+	if end := c.loop(); end != nil {
+		m.end(end)
+	}
+	m.gate.drain(c.work)
+}
+
+// end stops the machine for a reason found in it; nil is a power-off.
+func (m *Machine) end(e *StopError) {
+	m.gate.stop(e)
+	m.kick()
+}
+
+// Stop ends the run from outside. reason may be nil.
+func (m *Machine) Stop(reason error) {
+	e := &StopError{Cause: CauseStopped, VCPU: -1, Err: reason}
+	if reason != nil {
+		e.Detail = reason.Error()
+	}
+	m.end(e)
+}
+
+// kick makes every CPU look at the gate.
+func (m *Machine) kick() {
+	for _, c := range m.cpus {
+		c.kick()
+	}
+}
+
+// Pause stops the CPUs and then the devices, so that nothing of the machine
+// moves until Resume. It waits until that is so.
+func (m *Machine) Pause(ctx context.Context) error {
+	m.guard.Lock()
+	defer m.guard.Unlock()
+	if !m.gate.pause() {
+		return m.notRunning()
+	}
+	m.kick()
+	if err := m.gate.waitParked(ctx); err != nil {
+		m.gate.resume()
+		return fmt.Errorf("pause: %w", err)
+	}
+	return m.pauseDevices()
+}
+
+func (m *Machine) notRunning() error {
+	if m.gate.state() == gatePause {
+		return errors.New("already paused")
+	}
+	return errStopped
+}
+
+// Resume goes on after Pause.
+func (m *Machine) Resume() error {
+	m.guard.Lock()
+	defer m.guard.Unlock()
+	if m.gate.state() != gatePause {
+		return errors.New("not paused")
+	}
+	if err := m.resumeDevices(); err != nil {
+		return err
+	}
+	m.gate.resume()
+	return nil
+}
+
+// Paused says whether the machine is paused.
+func (m *Machine) Paused() bool { return m.gate.state() == gatePause }
+
+// OnCPU runs f on the thread of CPU id while the machine is paused.
+func (m *Machine) OnCPU(id int, f func(VCPU) error) error {
+	if id < 0 || id >= len(m.cpus) {
+		return fmt.Errorf("no vcpu %d: the machine has %d", id, len(m.cpus))
+	}
+	c := m.cpus[id]
+	done := make(chan error, 1)
+	if !m.gate.submit(c.work, func() { done <- f(c.cpu) }) {
+		return errors.New("not paused")
+	}
+	return <-done
+}
+
+// Memory is the guest's memory.
+func (m *Machine) Memory() *memory.Guest { return m.mem }
+
+// Close releases everything. The machine must not be running.
+func (m *Machine) Close() error {
+	err := m.closeDevices()
+	if m.vm != nil {
+		err = errors.Join(err, m.vm.Close())
+	}
+	if m.mem != nil {
+		err = errors.Join(err, m.mem.Close())
+	}
+	return err
+}
+
+// Timings says when the machine reached each phase.
+type Timings struct {
+	mu sync.Mutex
+	at [phaseCount]time.Time
+}
+
+// Phase is a step of a machine's life.
+type Phase uint8
+
+// Phases, in the order in which they are reached.
+const (
+	PhaseVMCreated Phase = iota
+	PhaseMemoryMapped
+	PhaseKernelLoaded
+	PhaseFirstRun
+	PhaseFirstByte // the guest wrote to its console
+	PhaseUserSpace // the default guest's init runs
+	PhaseAgent     // its agent listens
+	PhaseExit
+	phaseCount
+)
+
+var phaseNames = [...]string{"VM created", "memory mapped", "kernel loaded", "first KVM_RUN",
+	"first guest byte", "user space", "agent ready", "exit"}
+
+func (p Phase) String() string { return phaseNames[p] }
+
+func (t *Timings) mark(p Phase) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.at[p].IsZero() {
+		t.at[p] = time.Now()
+	}
+}
+
+// At returns when phase p was reached, and whether it was.
+func (t *Timings) At(p Phase) (time.Time, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.at[p], !t.at[p].IsZero()
+}
+
+// Timings returns the machine's record; it may be read at any time.
+func (m *Machine) Timings() *Timings { return &m.times }
+
+// Phases lists all phases.
+func Phases() []Phase {
+	ps := make([]Phase, phaseCount)
+	for i := range ps {
+		ps[i] = Phase(i)
+	}
+	return ps
+}

@@ -1,0 +1,134 @@
+package vmm
+
+import (
+	"fmt"
+
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// vcpu is one virtual CPU and its goroutine, which is locked to its thread
+// from the CPU's creation to its close.
+type vcpu struct {
+	id   int
+	m    *Machine
+	cpu  VCPU
+	fix  *completer // completes instructions that the accelerator gives up on; nil where it never does
+	work chan func()
+	hits ExitCounts
+}
+
+// loop runs the CPU until the machine stops. This is the hot path: an exit
+// goes to its device and back into the guest without allocating or locking.
+func (c *vcpu) loop() *StopError {
+	for {
+		x, err := c.cpu.Run()
+		if err != nil {
+			return &StopError{Cause: CauseHost, VCPU: c.id, Err: fmt.Errorf("vcpu %d: %w", c.id, err)}
+		}
+		c.hits.add(x.Reason)
+		switch x.Reason {
+		case x86.ExitIO:
+			c.portIO(&x)
+		case x86.ExitMMIO:
+			c.mmio(&x)
+		case x86.ExitInterrupted:
+			if !c.m.gate.pass(c.work) {
+				return nil
+			}
+		default:
+			if end := c.rare(&x); end != nil {
+				return end
+			}
+		}
+	}
+}
+
+// portIO hands each access of the exit to the bus. A string instruction leaves
+// once for Count accesses to one port: the data advance, the port does not.
+func (c *vcpu) portIO(x *x86.Exit) {
+	size := int(x.Size)
+	for p := x.Data; len(p) >= size && size > 0; p = p[size:] {
+		if x.Write {
+			c.m.pio.Write(uint64(x.Port), p[:size])
+		} else {
+			c.m.pio.Read(uint64(x.Port), p[:size])
+		}
+	}
+}
+
+func (c *vcpu) mmio(x *x86.Exit) {
+	if x.Write {
+		c.m.mmio.Write(x.Addr, x.Data)
+	} else {
+		c.m.mmio.Read(x.Addr, x.Data)
+	}
+}
+
+// rare handles what is not an access to a device. It returns why the machine
+// must stop, or nil to go on.
+func (c *vcpu) rare(x *x86.Exit) *StopError {
+	switch x.Reason {
+	case x86.ExitInternalError:
+		return c.complete(x)
+	case x86.ExitShutdown:
+		return c.tripleFault()
+	case x86.ExitHLT:
+		// Only without an interrupt controller in the accelerator, which
+		// Vitrine always has: a halt with interrupts off for good.
+		return c.fault("halted for ever: HLT with interrupts disabled")
+	case x86.ExitFailEntry:
+		return c.fault(fmt.Sprintf("the processor refused the guest's state (hardware reason %#x)", x.Hardware))
+	case x86.ExitSystemEvent:
+		return c.systemEvent(x.SubError)
+	case x86.ExitReset:
+		return &StopError{Cause: CauseReboot, VCPU: c.id}
+	}
+	return c.fault(fmt.Sprintf("exit that the VMM does not know: %v %#x", x.Reason, x.Hardware))
+}
+
+// Types of KVM_EXIT_SYSTEM_EVENT (api.rst 5).
+const (
+	systemEventShutdown = 1
+	systemEventReset    = 2
+	systemEventCrash    = 3
+)
+
+func (c *vcpu) systemEvent(kind uint32) *StopError {
+	switch kind {
+	case systemEventShutdown:
+		c.m.gate.stop(nil)
+		return nil
+	case systemEventReset:
+		return &StopError{Cause: CauseReboot, VCPU: c.id}
+	case systemEventCrash:
+		return &StopError{Cause: CausePanic, VCPU: c.id, Detail: "the guest reported a crash"}
+	}
+	return c.fault(fmt.Sprintf("system event %d", kind))
+}
+
+// fault describes the CPU's state for an end that is nobody's wish.
+func (c *vcpu) fault(detail string) *StopError {
+	e := &StopError{Cause: CauseFault, VCPU: c.id, Detail: detail}
+	if r, err := c.cpu.Regs(); err == nil {
+		e.RIP = r.RIP
+	}
+	return e
+}
+
+// ExitCounts counts a CPU's exits by reason. Only its own goroutine writes.
+type ExitCounts struct {
+	n [16]counter
+}
+
+func (e *ExitCounts) add(r x86.ExitReason) { e.n[r&15].add() }
+
+// Map returns the counts that are not zero, by the name of the reason.
+func (e *ExitCounts) Map() map[string]uint64 {
+	m := make(map[string]uint64)
+	for i := range e.n {
+		if v := e.n[i].load(); v != 0 {
+			m[x86.ExitReason(i).String()] = v
+		}
+	}
+	return m
+}
