@@ -3,6 +3,9 @@
 package vmm
 
 import (
+	"fmt"
+	"log/slog"
+
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
@@ -12,6 +15,8 @@ import (
 // provide one. It includes the interrupt controllers and the timer (PIC,
 // I/O APIC, local APICs, PIT).
 type VM interface {
+	// Kind is the accelerator's name, as --accel takes it.
+	Kind() Accelerator
 	// MapMemory makes the regions of g visible to the guest. It is called
 	// once, before the first vCPU runs.
 	MapMemory(g *memory.Guest) error
@@ -31,6 +36,8 @@ type VM interface {
 	// nil. pio chooses the port space. ok is false where the accelerator
 	// has none; the write then reaches the device as an access.
 	Doorbell(pio bool, addr uint64, width int, match *uint64) (d virtio.Doorbell, ok bool, err error)
+	// XSaveSize is the size of a CPU's XSAVE area in bytes.
+	XSaveSize() int
 	Close() error
 }
 
@@ -54,5 +61,43 @@ type VCPU interface {
 	SetSregs(*x86.Sregs) error
 	MSRs(index ...uint32) ([]x86.MSR, error)
 	SetMSRs([]x86.MSR) error
+	// Events is what is pending or being delivered.
+	Events() (x86.Events, error)
+	SetEvents(*x86.Events) error
+	// XSave copies the XSAVE area (standard format, SDM vol. 1, 13.4) to p,
+	// XSaveSize bytes long.
+	XSave(p []byte) error
+	SetXSave(p []byte) error
+	XCR0() (uint64, error)
+	SetXCR0(uint64) error
 	Close() error
+}
+
+// Accelerator is what executes guest code.
+type Accelerator string
+
+// Accelerators. AccelAuto is KVM where it works, else the software CPU.
+const (
+	AccelAuto Accelerator = "auto"
+	AccelKVM  Accelerator = "kvm"
+	AccelSoft Accelerator = "soft"
+)
+
+// openAccelerator opens the accelerator that accel names. What the choice
+// costs, and whether another would be faster, goes to log in one line.
+func openAccelerator(accel string, log *slog.Logger) (VM, error) {
+	switch Accelerator(accel) {
+	case AccelSoft:
+		return openSoft()
+	case AccelKVM:
+		return openKVM(log)
+	case AccelAuto:
+		vm, err := openKVM(log)
+		if err == nil {
+			return vm, nil
+		}
+		log.Warn(fmt.Sprintf("no KVM (%v): guest code runs on the software CPU, 20 to 50 times slower than on the processor", err))
+		return openSoft()
+	}
+	return nil, fmt.Errorf("accelerator %q: want %s, %s or %s", accel, AccelAuto, AccelKVM, AccelSoft)
 }

@@ -4,9 +4,10 @@ package vmm
 
 import (
 	"fmt"
+	"log/slog"
 	"runtime"
 )
 
-func openKVM() (VM, error) {
-	return nil, fmt.Errorf("kvm: not available on %s/%s: it needs Linux on an x86-64 processor; use --accel soft", runtime.GOOS, runtime.GOARCH)
+func openKVM(*slog.Logger) (VM, error) {
+	return nil, fmt.Errorf("kvm: not available on %s/%s: it needs Linux on an x86-64 processor", runtime.GOOS, runtime.GOARCH)
 }

@@ -73,6 +73,18 @@ func capabilities(r *Report, sys *kvm.System) {
 // nanosecond, an emulator several hundred.
 const emulatedAbove = 20.0
 
+// KernelEmulated says whether the host emulates guest kernel code, as
+// Report.Emulated does, without the other checks. It takes some milliseconds.
+func KernelEmulated() (bool, error) {
+	sys, err := kvm.Open()
+	if err != nil {
+		return false, err
+	}
+	defer sys.Close()
+	ns, err := kernelSpeed(sys)
+	return ns > emulatedAbove, err
+}
+
 func tinyGuests(r *Report, sys *kvm.System) {
 	ns, err := kernelSpeed(sys)
 	if err != nil {

@@ -163,6 +163,7 @@ const (
 	attnShadow             // the instruction after STI or MOV SS is next
 	attnTurn               // another CPU's turn
 	attnHalt               // halted or waiting for SIPI
+	attnEvent              // cpu.event has changed from outside: an injected event
 )
 
 func (c *cpu) long() bool      { return c.efer&x86.EFERLMA != 0 }

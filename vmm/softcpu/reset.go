@@ -11,6 +11,7 @@ type eventState struct {
 	inhibit    uint8 // 2: the next instruction runs without interrupts; 1: it has run
 	nmiBlocked bool  // until IRET
 	waitSIPI   bool
+	inject     injection
 	trap       bool // a single step is to be reported before the next instruction
 }
 

@@ -103,7 +103,7 @@ func (c *cpu) attend() bool {
 	if c.event.inhibit != 0 && !c.inhibited() {
 		return true
 	}
-	if !c.traps() {
+	if !c.traps() || a&attnEvent != 0 && !c.injected() {
 		return false
 	}
 	for {
