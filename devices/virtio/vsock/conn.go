@@ -68,6 +68,8 @@ type Conn struct {
 	queued bool  // in m's list of connections with something due; guarded by m.mu
 	next   *Conn // the list; guarded by m.mu
 
+	gone chan struct{} // closed when the guest knows the connection no more
+
 	writing sync.Mutex // held during Write: writes do not interleave
 
 	mu        sync.Mutex
@@ -96,7 +98,7 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 func newConn(m *mux, k key, guestCID uint32, s state) *Conn {
-	c := &Conn{m: m, key: k, guestCID: guestCID, state: s}
+	c := &Conn{m: m, key: k, guestCID: guestCID, state: s, gone: make(chan struct{})}
 	c.readable.L, c.writable.L = &c.mu, &c.mu
 	return c
 }
@@ -106,6 +108,20 @@ func (c *Conn) LocalAddr() net.Addr { return Addr{HostCID, c.key.local} }
 
 // RemoteAddr is the guest's end.
 func (c *Conn) RemoteAddr() net.Addr { return Addr{c.guestCID, c.key.peer} }
+
+// Gone is closed when the guest knows the connection no more, because it closed
+// or reset its end or was itself reset. What it sent before can still be read.
+func (c *Conn) Gone() <-chan struct{} { return c.gone }
+
+// IsGone says whether the guest knows the connection no more.
+func (c *Conn) IsGone() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
 
 func (c *Conn) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "vsock", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}

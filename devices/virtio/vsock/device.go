@@ -11,7 +11,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"sync"
 	"sync/atomic"
 )
 
@@ -38,11 +37,35 @@ type Device struct {
 	cfg Config
 	mux *mux
 
-	work  chan struct{} // holds a token when something became due to the guest
-	reset atomic.Bool   // the driver is to be told that all its streams are gone
+	work     chan struct{} // holds a token when something became due to the guest
+	room     chan struct{} // holds a token when the guest took resets
+	restored atomic.Bool   // the driver is to be told that all its streams are gone
 
-	mu           sync.Mutex
-	notifyConfig func()
+	toGuest, fromGuest traffic
+}
+
+// traffic counts packets of one direction; it has one writer.
+type traffic struct{ packets, bytes atomic.Uint64 }
+
+func (t *traffic) count(payload int) {
+	t.packets.Store(t.packets.Load() + 1)
+	t.bytes.Store(t.bytes.Load() + uint64(payload))
+}
+
+// Stats counts what a device has carried since it was made.
+type Stats struct {
+	Conns                            int    // streams that either side holds now
+	PacketsToGuest, BytesToGuest     uint64 // bytes of payload
+	PacketsFromGuest, BytesFromGuest uint64
+}
+
+// Stats returns the device's counters.
+func (d *Device) Stats() Stats {
+	return Stats{
+		Conns:          d.mux.openConns(),
+		PacketsToGuest: d.toGuest.packets.Load(), BytesToGuest: d.toGuest.bytes.Load(),
+		PacketsFromGuest: d.fromGuest.packets.Load(), BytesFromGuest: d.fromGuest.bytes.Load(),
+	}
 }
 
 // New returns a device for the guest with cfg's context ID.
@@ -65,7 +88,7 @@ func New(cfg Config) (*Device, error) {
 	if cfg.MaxConns < 0 {
 		return nil, fmt.Errorf("vsock with %d connections: want at least 1", cfg.MaxConns)
 	}
-	d := &Device{cfg: cfg, mux: newMux(cfg.CID, cfg.MaxConns), work: make(chan struct{}, 1)}
+	d := &Device{cfg: cfg, mux: newMux(cfg.CID, cfg.MaxConns), work: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	d.mux.kick = d.kick
 	return d, nil
 }
@@ -77,9 +100,12 @@ func checkCID(cid uint32) error {
 	return nil
 }
 
-func (d *Device) kick() {
+func (d *Device) kick() { signal(d.work) }
+
+// signal leaves a token in c, which has room for one.
+func signal(c chan struct{}) {
 	select {
-	case d.work <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

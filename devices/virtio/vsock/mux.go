@@ -118,6 +118,20 @@ func (m *mux) congested() bool {
 	return len(m.rsts)-m.rstsSent >= rstBacklog
 }
 
+// pending says that something is due to the guest.
+func (m *mux) pending() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first != nil || len(m.rsts) > 0
+}
+
+// openConns is how many connections either side holds.
+func (m *mux) openConns() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open
+}
+
 // request admits a connection that the guest asks for, if somebody on the host
 // takes it.
 func (m *mux) request(k key, h *header) bool {

@@ -189,6 +189,7 @@ func (c *Conn) finish(err error) {
 		return
 	}
 	c.state, c.err, c.due = stateClosed, err, 0
+	close(c.gone)
 	if c.closer != nil {
 		c.closer.Stop()
 	}
