@@ -3,6 +3,7 @@
 package memory
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -34,3 +35,6 @@ func (g *Guest) AddFile(base Addr, f *os.File, offset int64, size uint64, shared
 	}
 	return g.add(Region{Base: base, Bytes: b, Kind: kind, ReadOnly: readOnly, File: f.Name(), unmap: unmap})
 }
+
+// mapOver always fails: MapFile copies.
+func mapOver([]byte, *os.File, int64) error { return errors.ErrUnsupported }
