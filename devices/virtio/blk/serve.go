@@ -1,0 +1,141 @@
+package blk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+)
+
+// Serve implements virtio.Device: one goroutine a queue takes requests to the
+// back end; answers go back from wherever the back end finishes them.
+func (d *Device) Serve(ctx context.Context, features uint64, qs []*virtio.Queue) error {
+	if features&(FeatureFlush|FeatureConfigWCE) == 0 {
+		// A driver that cannot flush gets writes that need no flush (§5.2.6.2).
+		d.writeback.Store(false)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// One queue that fails ends the others, which sleep at their doorbells.
+	defer context.AfterFunc(ctx, func() {
+		for _, q := range qs {
+			if q != nil {
+				q.Ring()
+			}
+		}
+	})()
+	errs := make([]error, len(qs))
+	var wg sync.WaitGroup
+	for i, q := range qs {
+		if q == nil {
+			continue
+		}
+		wg.Go(func() {
+			if errs[i] = d.serveQueue(ctx, q); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// worker is the work of one queue.
+type worker struct {
+	d    *Device
+	q    *virtio.Queue
+	ch   Channel
+	jobs []job
+	err  atomic.Pointer[error] // of a push, from whatever goroutine
+}
+
+func (d *Device) serveQueue(ctx context.Context, q *virtio.Queue) (err error) {
+	w := &worker{d: d, q: q, jobs: make([]job, q.Size())}
+	if w.ch, err = d.backend.Open(ctx, q.Size(), w.done); err != nil {
+		return fmt.Errorf("%s: open the disk: %w", d.opts.Name, err)
+	}
+	// Closing waits for what is in flight, so that everything that was
+	// popped is pushed before Serve returns.
+	defer func() {
+		err = errors.Join(err, w.ch.Close(), w.failure(), q.Notify())
+	}()
+	for ctx.Err() == nil {
+		if err := w.take(ctx); err != nil {
+			return err
+		}
+		if err := w.failure(); err != nil {
+			return err
+		}
+		if err := q.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take hands everything that the driver has made available to the back end.
+func (w *worker) take(ctx context.Context) error {
+	for ctx.Err() == nil {
+		c, ok, err := w.q.Pop()
+		if err != nil || !ok {
+			w.ch.Kick()
+			return errors.Join(err, w.q.Notify())
+		}
+		if err := w.start(c); err != nil {
+			w.ch.Kick()
+			return err
+		}
+	}
+	w.ch.Kick()
+	return nil
+}
+
+func (w *worker) start(c *virtio.Chain) error {
+	j := &w.jobs[c.Head()]
+	status, err := w.d.parse(j, c)
+	if err != nil {
+		return errors.Join(err, w.q.Push(c, 0))
+	}
+	if status == statusPending {
+		w.ch.Submit(&j.req)
+		return nil
+	}
+	return w.answer(j, status)
+}
+
+// done is called by the back end with requests that are done.
+func (w *worker) done(rs []*Request) {
+	for _, r := range rs {
+		status := byte(statusOK)
+		if r.Err != nil {
+			status = statusIOErr
+		}
+		if err := w.answer(r.owner.(*job), status); err != nil {
+			w.fail(err)
+			return
+		}
+	}
+	if err := w.q.Notify(); err != nil {
+		w.fail(err)
+	}
+}
+
+func (w *worker) answer(j *job, status byte) error {
+	w.d.stats.count(&j.req, status)
+	return w.q.Push(j.chain, j.finish(status))
+}
+
+func (w *worker) fail(err error) {
+	w.err.CompareAndSwap(nil, &err)
+	w.q.Ring()
+}
+
+func (w *worker) failure() error {
+	if err := w.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

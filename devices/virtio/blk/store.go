@@ -1,0 +1,154 @@
+package blk
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Store is a disk whose operations block. Inline and Pool make a Backend of
+// it. Its methods may be called from any number of goroutines at once; off and
+// lengths are inside the disk.
+type Store interface {
+	Info() Info
+	ReadVec(vec [][]byte, off int64) error
+	WriteVec(vec [][]byte, off int64, durable bool) error
+	Flush() error
+	Discard(off, n int64) error
+	WriteZeroes(off, n int64, unmap, durable bool) error
+	Close() error
+}
+
+// Execute does one request on a store and sets its Err. A request outside the
+// disk, or one that would change a read-only disk, is refused here.
+func Execute(s Store, r *Request) {
+	info := s.Info()
+	if r.Err = r.check(&info); r.Err != nil {
+		return
+	}
+	switch r.Op {
+	case OpRead:
+		r.Err = s.ReadVec(r.Vec, r.Offset)
+	case OpWrite:
+		r.Err = s.WriteVec(r.Vec, r.Offset, r.Durable)
+	case OpFlush:
+		r.Err = s.Flush()
+	case OpDiscard:
+		r.Err = s.Discard(r.Offset, r.Length)
+	case OpWriteZeroes:
+		r.Err = s.WriteZeroes(r.Offset, r.Length, r.Unmap, r.Durable)
+	}
+}
+
+// check says whether r is possible on a disk described by info.
+func (r *Request) check(info *Info) error {
+	if r.Op > OpWriteZeroes {
+		return fmt.Errorf("disk: no such request: %s", r.Op)
+	}
+	if r.Op == OpFlush {
+		return nil
+	}
+	if r.Offset < 0 || r.Length < 0 || r.Offset > info.Size || r.Length > info.Size-r.Offset {
+		return fmt.Errorf("disk: %s of %d bytes at %d: the disk ends at %d", r.Op, r.Length, r.Offset, info.Size)
+	}
+	if r.Op != OpRead && info.ReadOnly {
+		return fmt.Errorf("disk: %s: it is read-only", r.Op)
+	}
+	return nil
+}
+
+// Check reports whether r lies inside the disk and is allowed on it; back ends
+// other than Inline and Pool call it for every request.
+func (r *Request) Check(info *Info) error { return r.check(info) }
+
+// Inline returns a back end that does every request where it is submitted: for
+// stores that never wait, such as memory.
+func Inline(s Store) Backend { return inline{s} }
+
+type inline struct{ s Store }
+
+func (b inline) Info() Info   { return b.s.Info() }
+func (b inline) Close() error { return b.s.Close() }
+
+func (b inline) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
+	return &inlineChannel{s: b.s, done: done, finished: make([]*Request, 0, depth)}, nil
+}
+
+type inlineChannel struct {
+	s        Store
+	done     func([]*Request)
+	finished []*Request
+}
+
+func (c *inlineChannel) Submit(r *Request) {
+	Execute(c.s, r)
+	c.finished = append(c.finished, r)
+	if len(c.finished) == cap(c.finished) {
+		c.Kick()
+	}
+}
+
+func (c *inlineChannel) Kick() {
+	if len(c.finished) > 0 {
+		c.done(c.finished)
+		c.finished = c.finished[:0]
+	}
+}
+
+func (c *inlineChannel) Close() error {
+	c.Kick()
+	return nil
+}
+
+// Pool returns a back end that does requests on up to workers goroutines for
+// each channel. They are started when first needed.
+func Pool(s Store, workers int) Backend { return pool{s, max(workers, 1)} }
+
+type pool struct {
+	s       Store
+	workers int
+}
+
+func (b pool) Info() Info   { return b.s.Info() }
+func (b pool) Close() error { return b.s.Close() }
+
+func (b pool) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
+	return &poolChannel{s: b.s, done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}, nil
+}
+
+// poolChannel hands requests to its workers.
+type poolChannel struct {
+	s       Store
+	done    func([]*Request)
+	work    chan *Request
+	limit   int
+	workers int
+	wg      sync.WaitGroup
+}
+
+func (c *poolChannel) Submit(r *Request) {
+	// One more worker for each request that finds others waiting: a disk
+	// used at depth 1 keeps a single one.
+	if c.workers < c.limit && (c.workers == 0 || len(c.work) > 0) {
+		c.workers++
+		c.wg.Go(c.serve)
+	}
+	c.work <- r
+}
+
+func (c *poolChannel) Kick() {}
+
+func (c *poolChannel) serve() {
+	var one [1]*Request
+	for r := range c.work {
+		Execute(c.s, r)
+		one[0] = r
+		c.done(one[:])
+	}
+}
+
+func (c *poolChannel) Close() error {
+	close(c.work)
+	c.wg.Wait()
+	return nil
+}
