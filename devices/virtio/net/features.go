@@ -17,5 +17,24 @@ const (
 	FeatureStatus    = 1 << 16 // the configuration space has the link's status
 	FeatureCtrlVQ    = 1 << 17 // there is a control queue
 	FeatureCtrlRX    = 1 << 18 // it sets receive modes
+	FeatureAnnounce  = 1 << 21 // the guest announces itself on its network when asked to
 	FeatureMQ        = 1 << 22 // there are several queue pairs
+	FeatureCtrlMAC   = 1 << 23 // the control queue sets the MAC address
 )
+
+// settle drops from the negotiated features those that need others which were
+// not negotiated (virtio 1.2 §5.1.3.1), so that the rest need not look twice.
+func settle(features uint64) uint64 {
+	for _, rule := range [...]struct{ without, drop uint64 }{
+		{FeatureCsum, FeatureHostTSO4 | FeatureHostTSO6},
+		{FeatureHostTSO4 | FeatureHostTSO6, FeatureHostECN},
+		{FeatureGuestCsum, FeatureGuestTSO4 | FeatureGuestTSO6},
+		{FeatureGuestTSO4 | FeatureGuestTSO6, FeatureGuestECN},
+		{FeatureCtrlVQ, FeatureCtrlRX | FeatureAnnounce | FeatureMQ | FeatureCtrlMAC},
+	} {
+		if features&rule.without == 0 {
+			features &^= rule.drop
+		}
+	}
+	return features
+}

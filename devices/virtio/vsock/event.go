@@ -26,8 +26,16 @@ var ackTimeout = 5 * time.Second
 func (s *session) resetTransport() error {
 	ctx, cancel := context.WithTimeout(s.ctx, ackTimeout)
 	defer cancel()
-	stop := context.AfterFunc(ctx, s.event.Ring)
-	defer stop()
+	rung := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		s.event.Ring()
+		close(rung)
+	})
+	defer func() {
+		if !stop() {
+			<-rung // so that nothing rings a doorbell after Serve
+		}
+	}()
 	held, err := s.takeEvents(ctx)
 	if len(held) > 0 && err == nil {
 		if err = s.sendEvent(held[0]); err == nil {
