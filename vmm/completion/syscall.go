@@ -1,0 +1,109 @@
+package completion
+
+import (
+	"encoding/binary"
+
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// SYSCALL without hardware help.
+//
+// Where KVM runs guest user mode on the processor without virtualisation, a
+// SYSCALL there arrives in the guest as if it had jumped to the address in
+// LSTAR with its own privilege: the fetch faults, and the guest gets #PF with
+// CR2 = LSTAR. RCX and R11 are as SYSCALL leaves them. The page-fault entry of
+// every kernel that knows SMAP begins with CLAC, which the emulator lacks. At
+// that point the page-fault frame is on top of the stack:
+//
+//	RSP+0   error code: user, instruction fetch
+//	RSP+8   RIP = LSTAR
+//	RSP+16  CS, RPL 3
+//	RSP+24  RFLAGS
+//	RSP+32  RSP
+//	RSP+40  SS
+//
+// and the completion does what SYSCALL does (SDM vol. 2, SYSCALL) instead of
+// CLAC, as if there had been no fault. A real fault at that address (a program
+// that jumps there) looks the same but for RCX and R11; there SYSCALL is what
+// the program could have executed as well.
+
+// syscalls is what is known of the guest's SYSCALL registers. They are read
+// when a system call enters at another address than the last, and again after
+// the descriptor tables have moved: no kernel keeps those of the kernel before
+// it, nor sets up its own after its first system call.
+type syscalls struct {
+	known        bool
+	lstar, cstar uint64
+	star, mask   uint64
+	gdt, idt     uint64 // where the tables were
+}
+
+func (c *syscalls) see(s *x86.Sregs) {
+	if c.known && (c.gdt != s.GDT.Base || c.idt != s.IDT.Base) {
+		c.known = false
+	}
+}
+
+// learn reads the registers.
+func (e *Engine) learnSyscalls() error {
+	m, err := e.env.MSRs(x86.MSRLSTAR, x86.MSRCSTAR, x86.MSRSTAR, x86.MSRSyscallMask)
+	if err != nil {
+		return err
+	}
+	e.calls = syscalls{known: true, lstar: m[0].Data, cstar: m[1].Data, star: m[2].Data, mask: m[3].Data,
+		gdt: e.s.GDT.Base, idt: e.s.IDT.Base}
+	return nil
+}
+
+// syscallEntry turns a page fault that was a SYSCALL into its entry. It
+// returns unknown where the CLAC is only a CLAC.
+func (e *Engine) syscallEntry() verdict {
+	s, r := e.s, e.r
+	// What is cheap to check goes first: kernels execute CLAC all the time.
+	if e.mode != mode64 || s.EFER&x86.EFERSCE == 0 || s.CR2>>63 == 0 {
+		return unknown
+	}
+	if e.calls.known && s.CR2 != e.calls.lstar && s.CR2 != e.calls.cstar && e.calls.lstar>>63 != 0 {
+		return unknown
+	}
+	frame, ok := e.faultFrame()
+	if !ok {
+		return unknown
+	}
+	if !e.calls.known || frame.rip != e.calls.lstar && frame.rip != e.calls.cstar {
+		if err := e.learnSyscalls(); err != nil {
+			return e.fail(err)
+		}
+	}
+	if frame.rip != e.calls.lstar && frame.rip != e.calls.cstar {
+		return unknown
+	}
+	e.op(OpSYSCALL)
+	r.RIP, r.RSP = frame.rip, frame.rsp
+	r.RFLAGS = frame.rflags&^(e.calls.mask|x86.FlagRF) | x86.Flag1
+	selector := uint16(e.calls.star>>32) &^ 3
+	s.CS = x86.Segment{Selector: selector, Limit: ^uint32(0), Type: 11, S: 1, Present: 1, L: 1, G: 1}
+	s.SS = x86.Segment{Selector: selector + 8, Limit: ^uint32(0), Type: 3, S: 1, Present: 1, DB: 1, G: 1}
+	e.res.Sregs = true
+	return moved
+}
+
+type faultFrame struct {
+	code, rip, cs, rflags, rsp uint64
+}
+
+// faultFrame reads the frame on top of the stack and says whether it is that
+// of a user's instruction fetch at CR2.
+func (e *Engine) faultFrame() (f faultFrame, ok bool) {
+	var b [40]byte
+	before := e.res
+	cr2 := e.s.CR2
+	if !e.cpu.Canonical(e.r.RSP) || e.read(e.r.RSP, b[:]) != done {
+		e.res, e.s.CR2, e.err = before, cr2, nil // not a fault of the guest's: it did not ask
+		return f, false
+	}
+	word := func(n int) uint64 { return binary.LittleEndian.Uint64(b[8*n:]) }
+	f = faultFrame{code: word(0), rip: word(1), cs: word(2), rflags: word(3), rsp: word(4)}
+	const want = x86.PFUser | x86.PFFetch
+	return f, f.rip == cr2 && f.cs&3 == 3 && f.code&want == want && f.code>>16 == 0
+}
