@@ -1,0 +1,153 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Claim is a machine's name and folder, held by its process until it ends.
+type Claim struct {
+	dir    *Dir
+	name   string
+	lock   *os.File
+	mu     sync.Mutex
+	record Record
+}
+
+// InUseError says that a living machine has the name.
+type InUseError struct {
+	Name string
+	PID  int
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("machine %q is running (process %d): choose another name, or vitrine stop %s", e.Name, e.PID, e.Name)
+}
+
+// Claim takes a name for this process. What a machine of that name that is
+// gone has left is removed first.
+func (d *Dir) Claim(name string) (*Claim, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	folder := d.Folder(name)
+	for {
+		if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("machine %q: %w", name, err)
+		}
+		lock, err := os.OpenFile(filepath.Join(folder, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed between the two steps
+		}
+		if err != nil {
+			return nil, fmt.Errorf("machine %q: %w", name, err)
+		}
+		if !tryLock(lock) {
+			_ = lock.Close()
+			r, _ := d.read(name)
+			return nil, &InUseError{name, r.PID}
+		}
+		if !stillAt(lock) {
+			_ = lock.Close() // somebody removed the folder while we waited
+			continue
+		}
+		c := &Claim{dir: d, name: name, lock: lock}
+		if err := c.clean(); err != nil {
+			_ = lock.Close()
+			return nil, fmt.Errorf("machine %q: remove what is left of the last: %w", name, err)
+		}
+		return c, nil
+	}
+}
+
+// stillAt says whether an open file is the one that its path names.
+func stillAt(f *os.File) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(f.Name())
+	return err == nil && os.SameFile(a, b)
+}
+
+// clean empties the folder but for the lock.
+func (c *Claim) clean() error {
+	if r, err := c.dir.read(c.name); err == nil {
+		for _, f := range r.Leftovers {
+			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	entries, err := os.ReadDir(c.Folder())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == lockFile {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(c.Folder(), e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Name is the name that was claimed.
+func (c *Claim) Name() string { return c.name }
+
+// Folder is the machine's folder.
+func (c *Claim) Folder() string { return c.dir.Folder(c.name) }
+
+// Path is the path of a file in it.
+func (c *Claim) Path(file string) string { return filepath.Join(c.Folder(), file) }
+
+// Update changes the record and writes it, whole or not at all.
+func (c *Claim) Update(change func(*Record)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.record)
+	c.record.Name, c.record.PID, c.record.BootID = c.name, os.Getpid(), bootID()
+	b, err := json.MarshalIndent(&c.record, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := c.Path(recordFile + ".new")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("record of machine %q: %w", c.name, err)
+	}
+	if err := os.Rename(tmp, c.Path(recordFile)); err != nil {
+		return fmt.Errorf("record of machine %q: %w", c.name, err)
+	}
+	return nil
+}
+
+// Record is the record as last written.
+func (c *Claim) Record() Record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.record
+}
+
+// Release gives the name up and leaves the record, for others to see how the
+// machine ended.
+func (c *Claim) Release() error {
+	_ = os.Remove(c.Path(SocketFile))
+	return c.lock.Close()
+}
+
+// Forget gives the name up and leaves nothing.
+func (c *Claim) Forget() error {
+	if err := c.clean(); err != nil {
+		return fmt.Errorf("machine %q: %w", c.name, err)
+	}
+	// The lock goes last, and while it is held: who opens it in between finds
+	// out by stillAt.
+	return errors.Join(os.Remove(c.Path(lockFile)), os.Remove(c.Folder()), c.lock.Close())
+}
