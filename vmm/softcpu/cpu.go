@@ -4,7 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/chip"
+	"github.com/vitrine-vmm/vitrine/devices/apic"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -98,14 +98,13 @@ type cpu struct {
 	io    ioState
 	event eventState
 
-	apic  *chip.LAPIC
+	apic  *apic.LAPIC
 	timer *time.Timer   // has the run loop look at the local APIC's timer
 	sipi  atomic.Uint32 // vector of the last start-up IPI
-	// Deterministic time: due is when the timer wants a look, skipped what
-	// was slept.
-	due, skipped uint64
-	turn         turnState
-	endOfTurn    uint64 // icount at which others may run
+	due   uint64        // when the timer wants a look, in deterministic time
+	turn  turnState
+	// endOfTurn is icount at which others may run.
+	endOfTurn uint64
 
 	vm    *VM
 	id    int

@@ -479,9 +479,6 @@ func (d *decoder) finish(in *inst, op *opcode) {
 		in.op = uint8(bit(a&aMMX != 0))
 	case a&aPriv != 0 && d.mode&modeUser != 0:
 		in.fn = opGP0
-	case in.flags&flagLock != 0 && d.c.vm.parallel:
-		d.refused = false
-		in.fn = lockedForm(in, op)
 	case op.spec != nil:
 		d.refused = false
 		if h := op.spec(in); h != nil {

@@ -87,14 +87,14 @@ func (c *cpu) deviceStore(phys uint64, size uint8, v uint64) bool {
 // portIn and portOut access I/O ports. The accelerator's own chips answer at
 // once.
 func (c *cpu) portIn(port uint16, size uint8) (uint64, bool) {
-	if v, ok := c.vm.portLoad(c, port, size); ok {
+	if v, ok := c.vm.portLoad(port, size); ok {
 		return v, true
 	}
 	return c.access(ioAccess{addr: uint64(port), size: size, port: true})
 }
 
 func (c *cpu) portOut(port uint16, size uint8, v uint64) bool {
-	if c.vm.portStore(c, port, size, v) {
+	if c.vm.portStore(port, size, v) {
 		return true
 	}
 	_, ok := c.access(ioAccess{addr: uint64(port), size: size, write: true, port: true, data: zeroExtend(v, 64-8*size)})

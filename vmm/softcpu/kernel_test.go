@@ -324,7 +324,7 @@ func (k *testMachine) run(limit time.Duration) x86.ExitReason {
 				last.Store(uint32(reason))
 			}
 			k.done.Store(true)
-			k.vm.turns.give(v.c)
+			_ = v.Close()
 			k.kick()
 		})
 	}

@@ -3,7 +3,6 @@ package softcpu
 import (
 	"encoding/binary"
 
-	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -116,6 +115,7 @@ func (c *cpu) page(a uint64, acc access) (page *hostPage, phys uint64, ok bool) 
 			return nil, t.phys, true
 		}
 		c.vm.stored(t.phys)
+		c.vm.dirty.mark(t.phys)
 	}
 	c.tlb.fill(priv, a, t, page, acc)
 	return page, t.phys, true
@@ -439,20 +439,9 @@ func (vm *VM) physOr64(a, bits uint64) {
 		return
 	}
 	vm.stored(a)
-	if !vm.parallel {
-		b := p[a&pageMask&^7:]
-		binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)|bits)
-		return
-	}
-	for {
-		old, err := vm.mem.LoadUint64(memory.Addr(a &^ 7))
-		if err != nil {
-			return
-		}
-		if ok, err := vm.mem.CompareAndSwapUint64(memory.Addr(a&^7), old, old|bits); ok || err != nil {
-			return
-		}
-	}
+	vm.dirty.mark(a)
+	b := p[a&pageMask&^7:]
+	binary.LittleEndian.PutUint64(b, binary.LittleEndian.Uint64(b)|bits)
 }
 
 func (vm *VM) physOr32(a uint64, bits uint32) {

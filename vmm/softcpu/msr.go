@@ -223,7 +223,7 @@ func opWrmsr(c *cpu, in *inst) bool {
 }
 
 // tsc is the time-stamp counter.
-func (c *cpu) tsc() uint64 { return c.vm.ticks(c) + c.msr.tscOffset }
+func (c *cpu) tsc() uint64 { return c.vm.now() + c.msr.tscOffset }
 
 // opRdtsc is RDTSC, and RDTSCP with op 1.
 func opRdtsc(c *cpu, in *inst) bool {

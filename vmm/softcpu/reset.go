@@ -1,10 +1,6 @@
 package softcpu
 
-import (
-	"math"
-
-	"github.com/vitrine-vmm/vitrine/vmm/x86"
-)
+import "github.com/vitrine-vmm/vitrine/vmm/x86"
 
 // eventState is what a CPU waits for or is in the middle of.
 type eventState struct {
@@ -36,7 +32,7 @@ func (c *cpu) reset() {
 	c.fpu.reset()
 	c.sse.reset()
 	c.rip, c.next, c.linkTo = 0xfff0, nil, -1
-	c.cpl, c.until = 0, math.MaxUint64
+	c.cpl = 0
 	c.tlb.flushAll()
 	c.setMode()
 	c.setMMU()
@@ -70,19 +66,12 @@ func (c *cpu) startup() {
 // wakes are the reasons to wake up from HLT, or to look whether to.
 const wakes = attnKick | attnIRQ | attnNMI | attnInit | attnSIPI | attnFlush | attnTimer
 
-// sleep waits until something is signalled. It returns false to leave Run.
+// sleep waits until something is signalled. It returns false for a kick.
 func (c *cpu) sleep() bool {
 	for c.attn.Load()&wakes == 0 {
-		if c.vm.turns.on {
-			c.vm.turns.sleep(c)
-			continue
+		if !c.vm.turns.sleep(c) {
+			return false
 		}
-		if c.vm.opts.Deterministic && c.due != math.MaxUint64 {
-			c.skipTo(c.due)
-			c.attn.Or(attnTimer)
-			break
-		}
-		<-c.wake
 	}
 	if c.attn.Load()&attnFlush != 0 {
 		c.attn.And(^uint32(attnFlush))
@@ -91,40 +80,32 @@ func (c *cpu) sleep() bool {
 	return true
 }
 
-// skipTo lets deterministic time jump ahead while the CPU sleeps.
-func (c *cpu) skipTo(t uint64) {
-	if now := c.vm.ticks(c); t > now {
-		c.skipped += t - now
-	}
-}
-
-// setUntil computes the instruction at which the timer is due.
+// setUntil computes the instruction at which the holder of the turn has to
+// look at the turn or at a timer.
 func (c *cpu) setUntil() {
-	c.until = math.MaxUint64
-	if c.vm.turns.on {
-		c.until = c.endOfTurn
-	}
-	if !c.vm.opts.Deterministic || c.due == math.MaxUint64 {
+	c.until = c.endOfTurn
+	t := &c.vm.turns
+	if !t.det {
 		return
 	}
-	at := c.icount
-	if now := c.vm.ticks(c); c.due > now {
-		at += (c.due - now + ticksPerInstruction - 1) / ticksPerInstruction
+	if due := t.due(); due != never {
+		now := t.now()
+		c.until = min(c.until, c.icount+(due-min(due, now)+ticksPerInstruction-1)/ticksPerInstruction)
 	}
-	c.until = min(c.until, at)
 }
 
-// untilNow is what happens when icount has got to until: the turn or the time
-// to the timer is over.
-func (c *cpu) untilNow() {
-	if c.due != math.MaxUint64 && c.vm.opts.Deterministic && c.vm.ticks(c) >= c.due {
-		c.attn.Or(attnTimer)
-		c.due = math.MaxUint64
+// untilNow is what happens when icount has got to until. It returns false for
+// a kick.
+func (c *cpu) untilNow() bool {
+	t := &c.vm.turns
+	if t.det && t.due() <= t.now() {
+		t.expire()
 	}
-	if c.vm.turns.on && c.icount >= c.endOfTurn {
-		c.vm.turns.pass(c)
+	if c.icount >= c.endOfTurn && !t.pass(c) {
+		return false
 	}
 	c.setUntil()
+	return true
 }
 
 // irqsOn looks for interrupts when they become enabled.

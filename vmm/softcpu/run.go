@@ -1,9 +1,5 @@
 package softcpu
 
-import (
-	"github.com/vitrine-vmm/vitrine/vmm/x86"
-)
-
 // loop executes guest code until there is an exit, which is then in
 // cpu.io.exit.
 func (c *cpu) loop() {
@@ -96,8 +92,9 @@ func (c *cpu) attend() bool {
 		c.attn.And(^uint32(attnFlush))
 		c.flushDirty()
 	}
-	if c.icount >= c.until {
-		c.untilNow()
+	if c.icount >= c.until && !c.untilNow() {
+		c.kicked()
+		return false
 	}
 	c.setMode()
 	if c.event.inhibit != 0 && !c.inhibited() {
@@ -115,6 +112,7 @@ func (c *cpu) attend() bool {
 			break
 		}
 		if !c.sleep() {
+			c.kicked()
 			return false
 		}
 	}
@@ -147,8 +145,7 @@ func (c *cpu) signals() bool {
 		c.startup()
 	}
 	if a&attnKick != 0 {
-		c.attn.And(^uint32(attnKick))
-		c.io.exit = x86.Exit{Reason: x86.ExitInterrupted}
+		c.kicked()
 		return false
 	}
 	if c.event.waitSIPI {

@@ -212,7 +212,8 @@ func (v *VCPU) SetMPState(s x86.MPState) error {
 	case x86.MPRunnable, x86.MPHalted, x86.MPInitReceived, x86.MPUninitialized:
 	case x86.MPSIPIReceived:
 		c.event.waitSIPI, c.halted = true, false
-		c.attn.Or(attnSIPI | attnHalt)
+		c.attn.Or(attnHalt)
+		c.signal(attnSIPI)
 		return nil
 	default:
 		return fmt.Errorf("MP state %d: not known", s)
@@ -221,6 +222,8 @@ func (v *VCPU) SetMPState(s x86.MPState) error {
 	c.halted = s == x86.MPHalted
 	if c.halted || c.event.waitSIPI {
 		c.attn.Or(attnHalt)
+		return nil
 	}
+	c.vm.turns.wake(c)
 	return nil
 }

@@ -444,7 +444,7 @@ func opNop(*cpu, *inst) bool { return true }
 // opPause ends the block, so that a CPU that spins is interruptible soon and,
 // where CPUs take turns, gives up its own.
 func opPause(c *cpu, in *inst) bool {
-	if c.vm.turns.on {
+	if len(c.vm.turns.all) > 1 {
 		c.endOfTurn = c.icount
 		c.setUntil()
 	}

@@ -15,8 +15,7 @@ func (vm *VM) CreateVCPU(id int, cpuid []x86.CPUIDEntry) (*VCPU, error) {
 	if vm.mem == nil {
 		return nil, fmt.Errorf("vcpu %d: the machine has no memory yet", id)
 	}
-	c := &cpu{id: id, vm: vm, cpuid: cpuid, wake: make(chan struct{}, 1), linkTo: -1,
-		turn: turnState{grant: make(chan struct{}, 1)}}
+	c := &cpu{id: id, vm: vm, cpuid: cpuid, wake: make(chan struct{}, 1), linkTo: -1}
 	c.code.init()
 	c.tlb.flushAll()
 	c.reset()
@@ -24,21 +23,17 @@ func (vm *VM) CreateVCPU(id int, cpuid []x86.CPUIDEntry) (*VCPU, error) {
 	c.attn.Store(attnHalt)
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
-	if err := vm.addChips(c); err != nil {
-		return nil, err
-	}
+	vm.addAPIC(c)
 	vm.cpus = append(vm.cpus, c)
-	vm.turns.all, vm.turns.det = vm.cpus, vm.opts.Deterministic
-	vm.turns.on = len(vm.cpus) > 1
+	vm.turns.add(c)
 	return &VCPU{c}, nil
 }
 
 // Run executes guest code until there is something for the VMM to do.
 func (v *VCPU) Run() (x86.Exit, error) {
 	c := v.c
-	c.vm.turns.take(c)
-	if !c.vm.turns.det {
-		defer c.vm.turns.give(c)
+	if !c.vm.turns.take(c) {
+		return c.kicked(), nil
 	}
 	if c.io.pending {
 		c.io.answer()
@@ -50,6 +45,13 @@ func (v *VCPU) Run() (x86.Exit, error) {
 	return c.io.exit, nil
 }
 
+// kicked is the exit for a kick.
+func (c *cpu) kicked() x86.Exit {
+	c.attn.And(^uint32(attnKick))
+	c.io.exit = x86.Exit{Reason: x86.ExitInterrupted}
+	return c.io.exit
+}
+
 // Kick makes the Run that is under way, or the next one, return
 // ExitInterrupted.
 func (v *VCPU) Kick() error {
@@ -57,8 +59,12 @@ func (v *VCPU) Kick() error {
 	return nil
 }
 
-// Close releases the CPU.
-func (v *VCPU) Close() error { return nil }
+// Close releases the CPU: the others go on without it.
+func (v *VCPU) Close() error {
+	v.c.timer.Stop()
+	v.c.vm.turns.remove(v.c)
+	return nil
+}
 
 // replay executes the instruction whose access the VMM has answered. It
 // returns false if there is another exit.

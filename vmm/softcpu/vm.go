@@ -9,8 +9,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/devices/apic"
+	"github.com/vitrine-vmm/vitrine/devices/bus"
+	"github.com/vitrine-vmm/vitrine/devices/pic"
+	"github.com/vitrine-vmm/vitrine/devices/pit"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
-	"github.com/vitrine-vmm/vitrine/vmm/softcpu/internal/chip"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -30,10 +33,9 @@ type Options struct {
 
 // VM is a machine's CPUs and their interrupt controllers.
 type VM struct {
-	opts     Options
-	mem      *memory.Guest
-	ram      []ramRegion
-	parallel bool // several CPUs run at the same time
+	opts Options
+	mem  *memory.Guest
+	ram  []ramRegion
 
 	// code has a bit for each page of RAM that some CPU has decoded code of.
 	code []atomic.Uint64
@@ -41,10 +43,19 @@ type VM struct {
 	mu    sync.Mutex // guards cpus while they are created
 	cpus  []*cpu
 	start time.Time
-	net   chip.Net
+	dirty dirtyLog
 	turns turns
 	// startTicks is the time at start: not 0 after a restore.
 	startTicks uint64
+
+	lines    sync.Mutex // one pulse at a time
+	net      apic.Net
+	pics     *pic.Pair
+	pit      *pit.PIT
+	pitTimer *time.Timer
+	ports    *bus.Bus            // the accelerator's own I/O ports
+	boot     atomic.Pointer[cpu] // the CPU that the 8259s are wired to
+	bells    atomic.Pointer[[]*bell]
 }
 
 // ramRegion is a piece of guest memory.
@@ -62,7 +73,8 @@ func New(opts Options) (*VM, error) {
 			opts.Random = new(sequence)
 		}
 	}
-	return &VM{opts: opts, start: time.Now()}, nil
+	vm := &VM{opts: opts, start: time.Now()}
+	return vm, vm.addChips()
 }
 
 // sequence is a fixed stream of bits (splitmix64).
@@ -99,7 +111,7 @@ func (vm *VM) MapMemory(g *memory.Guest) error {
 		vm.ram = append(vm.ram, ramRegion{uint64(r.Base), r.Bytes, r.ReadOnly})
 		end = max(end, uint64(r.End()))
 	}
-	vm.mem = g
+	vm.mem, vm.dirty.end = g, memory.Addr(end)
 	vm.code = make([]atomic.Uint64, (end/pageSize+63)/64)
 	g.OnWrite(vm.written)
 	return nil
@@ -110,6 +122,8 @@ func (vm *VM) SupportedCPUID() ([]x86.CPUIDEntry, error) { return cpuidModel(), 
 
 // Close releases the machine; its CPUs do not run any more.
 func (vm *VM) Close() error {
+	vm.pitTimer.Stop()
+	vm.turns.pace.Stop()
 	if vm.mem != nil {
 		vm.mem.OnWrite(nil)
 	}
@@ -179,17 +193,4 @@ func (c *cpu) flushDirty() {
 		c.dropPage(phys)
 	}
 	cc.dirty = cc.dirty[:0]
-}
-
-// signal sets a bit of attn and wakes the CPU if it sleeps.
-func (c *cpu) signal(bit uint32) {
-	c.attn.Or(bit)
-	if c.vm.turns.on {
-		c.vm.turns.wake(c)
-		return
-	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
 }

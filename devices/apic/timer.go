@@ -1,6 +1,11 @@
-package chip
+package apic
 
 // The timer of the local APIC (SDM vol. 3, 11.5.4).
+
+// minPeriod, in ticks of the clock, is how often the periodic timer interrupts
+// at most: a guest that asks for more would keep the host busy with nothing
+// else.
+const minPeriod = 50_000
 
 // divisor is what the clock is divided by.
 func (l *LAPIC) divisor() uint64 {
@@ -63,7 +68,11 @@ func (l *LAPIC) arm() {
 		l.cpu.Arm(0)
 		return
 	}
-	l.cpu.Arm(max(l.deadline-l.cpu.TSCOffset(), 1))
+	t := l.deadline - l.cpu.TSCOffset()
+	if int64(t) <= 0 {
+		t = 1
+	}
+	l.cpu.Arm(t)
 }
 
 // Tick looks whether the timer is due, and arms it anew if not or if it is
@@ -92,7 +101,7 @@ func (l *LAPIC) Tick() {
 			return
 		}
 		l.begun += (now - l.begun) / p * p
-		l.cpu.Arm(l.begun + p)
+		l.cpu.Arm(max(l.begun+p, now+minPeriod))
 	default:
 		p := l.period()
 		if p == 0 || l.begun == 0 {

@@ -1,12 +1,23 @@
-package chip
+package apic
 
-import "sync"
+import (
+	"cmp"
+	"slices"
+	"sync"
+)
 
 // Net connects local APICs, the I/O APIC and message-signalled interrupts.
 type Net struct {
 	mu   sync.Mutex // guards cpus while they are connected
-	cpus []*LAPIC
+	cpus []*LAPIC   // by id, so that the order of connecting decides nothing
 	io   IOAPIC
+}
+
+func (n *Net) connect(l *LAPIC) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cpus = append(n.cpus, l)
+	slices.SortFunc(n.cpus, func(a, b *LAPIC) int { return cmp.Compare(a.id, b.id) })
 }
 
 // message is an interrupt on its way.

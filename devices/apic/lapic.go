@@ -1,6 +1,6 @@
-// Package chip is the interrupt controllers that a software CPU brings: a
-// local APIC for each CPU and an I/O APIC.
-package chip
+// Package apic is the interrupt controllers of a multiprocessor PC: a local
+// APIC for each CPU and an I/O APIC, connected by a Net.
+package apic
 
 import (
 	"math/bits"
@@ -95,9 +95,12 @@ type LAPIC struct {
 func NewLAPIC(id uint32, cpu CPU, n *Net) *LAPIC {
 	l := &LAPIC{cpu: cpu, net: n, id: id, mode: ModeXAPIC}
 	l.reset()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.cpus = append(n.cpus, l)
+	if id == 0 {
+		// What firmware leaves: the 8259s' interrupts reach the boot
+		// processor (MultiProcessor Specification 1.4, 3.6.2.2).
+		l.reg[regLINT0] = modeExtINT << 8
+	}
+	n.connect(l)
 	return l
 }
 
@@ -201,6 +204,15 @@ func (l *LAPIC) Acknowledge() (vector uint8, ok, more bool) {
 	l.clear(regIRR, uint8(v))
 	l.set(regISR, uint8(v))
 	return uint8(v), true, l.pending() >= 0
+}
+
+// TakesExtINT says whether the 8259s' interrupts reach the CPU: through LINT0,
+// or directly while the APIC is off.
+func (l *LAPIC) TakesExtINT() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v := l.reg[regLINT0]
+	return l.mode == ModeOff || v&lvtMasked == 0 && v>>8&7 == modeExtINT
 }
 
 // deliver accepts an interrupt message. It is called without the lock.
@@ -372,6 +384,9 @@ func (l *LAPIC) setLVT(r int, v uint32) {
 	}
 	old := l.reg[r]
 	l.reg[r] = v & mask
+	if r == regLINT0 {
+		l.cpu.Interrupt() // the 8259s may have had something all the time
+	}
 	if r == regTimer && (old^v)>>17&3 != 0 { // another mode: the timer stops
 		l.reg[regInitial], l.deadline = 0, 0
 		l.cpu.Arm(0)

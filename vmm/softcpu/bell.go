@@ -1,0 +1,122 @@
+package softcpu
+
+import (
+	"sync"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+)
+
+// bell is a doorbell: a store by the guest that wakes a device without leaving
+// the run loop.
+type bell struct {
+	pio   bool
+	addr  uint64
+	width int
+	match *uint64
+	rung  chan struct{}
+
+	// With deterministic time the CPU that rings waits until the device waits
+	// for the next ring, so that what the device does, and its interrupt, fall
+	// between two instructions that the guest alone determines.
+	det     bool
+	mu      sync.Mutex
+	waiting bool
+	free    bool // does other things than work what it is rung for: not waited for
+	back    chan struct{}
+}
+
+// bellPatience is how long a deterministic CPU waits for a device. One that
+// takes longer waits for something from outside the machine.
+const bellPatience = 50 * time.Millisecond
+
+// Doorbell returns a doorbell that the guest rings by writing to addr: width
+// bytes (0: any) whose value is match, where match is not nil.
+func (vm *VM) Doorbell(pio bool, addr uint64, width int, match *uint64) (d virtio.Doorbell, ok bool, err error) {
+	b := &bell{pio: pio, addr: addr, width: width, rung: make(chan struct{}, 1),
+		det: vm.opts.Deterministic, back: make(chan struct{}, 1)}
+	if match != nil {
+		m := *match
+		b.match = &m
+	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	var all []*bell
+	if old := vm.bells.Load(); old != nil {
+		all = append(all, *old...)
+	}
+	all = append(all, b)
+	vm.bells.Store(&all)
+	return b, true, nil
+}
+
+// Wait blocks until the doorbell has been rung since the last Wait.
+func (b *bell) Wait() error {
+	if !b.det {
+		<-b.rung
+		return nil
+	}
+	b.mu.Lock()
+	b.waiting = true
+	select {
+	case b.back <- struct{}{}:
+	default:
+	}
+	b.mu.Unlock()
+	<-b.rung
+	b.mu.Lock()
+	b.waiting = false
+	b.mu.Unlock()
+	return nil
+}
+
+// Ring wakes the waiter.
+func (b *bell) Ring() {
+	select {
+	case b.rung <- struct{}{}:
+	default:
+	}
+}
+
+// guestRing is a ring by the guest.
+func (b *bell) guestRing() {
+	if !b.det {
+		b.Ring()
+		return
+	}
+	b.mu.Lock()
+	wait := b.waiting && !b.free
+	select {
+	case <-b.back:
+	default:
+	}
+	b.Ring()
+	b.mu.Unlock()
+	if !wait {
+		return
+	}
+	late := time.NewTimer(bellPatience)
+	defer late.Stop()
+	select {
+	case <-b.back:
+	case <-late.C:
+		b.mu.Lock()
+		b.free = true
+		b.mu.Unlock()
+	}
+}
+
+// ring rings the doorbell that a store is for, and says whether there is one.
+func (vm *VM) ring(pio bool, addr uint64, size uint8, v uint64) bool {
+	all := vm.bells.Load()
+	if all == nil {
+		return false
+	}
+	for _, b := range *all {
+		if b.addr == addr && b.pio == pio && (b.width == 0 || b.width == int(size)) && (b.match == nil || *b.match == v) {
+			b.guestRing()
+			return true
+		}
+	}
+	return false
+}
