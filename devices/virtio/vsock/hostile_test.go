@@ -115,7 +115,7 @@ func FuzzDevice(f *testing.F) {
 		defer l.Close()
 		g := newGuest(t, dev, 0, 0)
 		rx, tx := g.ring(queueRx), g.ring(queueTx)
-		for n := 0; len(in) >= headerLen+4 && n < 16; n++ {
+		for n := 0; len(in) >= headerLen+4 && n < 8; n++ {
 			mods := in[headerLen : headerLen+4]
 			rx.Add(nil, int(mods[1])+1)
 			tx.Add([][]byte{in[:headerLen], make([]byte, mods[0])})
