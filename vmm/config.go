@@ -31,6 +31,9 @@ type Config struct {
 	ACPI      bool // describe the machine by ACPI tables too
 	Devices   []virtio.Device
 
+	// Generation is the VM generation identifier that ACPI guests see.
+	Generation [16]byte
+
 	OnMark func(mark uint8) // a write to the debug port; must not block
 	Log    *slog.Logger     // what happens to the machine; default: nothing
 	Clock  func() time.Time // wall clock for the RTC; default time.Now

@@ -32,12 +32,10 @@ const (
 // Ports and interrupt lines of the chips of a PC.
 const (
 	portCOM1  = 0x3f8
-	portCOM2  = 0x2f8
 	portRTC   = 0x70
 	portI8042 = 0x60
+	portPCI   = 0xcf8
 	gsiCOM1   = 4
-	gsiCOM2   = 3
-	gsiRTC    = 8
 	gsiSCI    = 9
 )
 

@@ -32,10 +32,11 @@ type Machine struct {
 	entry    boot.Entry
 	cpuid    []x86.CPUIDEntry
 
-	gate  gate
-	cpus  []*vcpu
-	times Timings
-	guard sync.Mutex // one pause, resume or look inside at a time
+	gate     gate
+	cpus     []*vcpu
+	times    Timings
+	observed observation
+	guard    sync.Mutex // one pause, resume or look inside at a time
 }
 
 // New assembles the machine that cfg describes, its kernel loaded, ready to run.
@@ -46,6 +47,9 @@ func New(cfg Config) (*Machine, error) {
 	}
 	m := &Machine{cfg: cfg, pio: bus.New(), mmio: bus.New()}
 	m.gate.init()
+	for id := range cfg.CPUs {
+		m.cpus = append(m.cpus, &vcpu{id: id, m: m, work: make(chan func(), 1)})
+	}
 	if err := m.assemble(); err != nil {
 		_ = m.Close()
 		return nil, err
@@ -114,11 +118,26 @@ func (m *Machine) layMemory() (err error) {
 }
 
 func (m *Machine) loadKernel() error {
-	img, closeFiles, err := m.image()
+	kernel, err := os.Open(m.cfg.Kernel)
 	if err != nil {
-		return err
+		return fmt.Errorf("kernel: %w", err)
 	}
-	defer closeFiles()
+	defer kernel.Close()
+	img := boot.Image{
+		Kernel:      kernel,
+		CommandLine: m.commandLine(),
+		Protocol:    m.cfg.Protocol,
+		CacheDir:    m.cfg.CacheDir,
+		CPUs:        m.cfg.CPUs,
+		ACPI:        m.acpiConfig(),
+		Notef:       func(format string, args ...any) { m.cfg.Log.Warn(fmt.Sprintf(format, args...)) },
+	}
+	if m.cfg.Initrd != "" {
+		if img.Initrd, err = os.Open(m.cfg.Initrd); err != nil {
+			return fmt.Errorf("initial RAM disk: %w", err)
+		}
+		defer img.Initrd.Close()
+	}
 	m.entry, err = boot.Load(m.mem, img)
 	return err
 }
@@ -133,10 +152,6 @@ func (m *Machine) Run(ctx context.Context) error {
 
 	var wg sync.WaitGroup
 	m.guard.Lock()
-	for id := range m.cfg.CPUs {
-		c := &vcpu{id: id, m: m, work: make(chan func(), 1)}
-		m.cpus = append(m.cpus, c)
-	}
 	created := make(chan error, len(m.cpus))
 	begin := make(chan struct{})
 	for _, c := range m.cpus {
@@ -187,6 +202,10 @@ func (m *Machine) runCPU(c *vcpu, created chan<- error, begin <-chan struct{}) {
 
 // end stops the machine for a reason found in it; nil is a power-off.
 func (m *Machine) end(e *StopError) {
+	if e != nil && e.Cause == CauseTripleFault && m.platform.orderly.Load() {
+		// Linux's last way to reboot, when no other reset has worked.
+		e = &StopError{Cause: CauseReboot, VCPU: e.VCPU}
+	}
 	m.gate.stop(e)
 	m.kick()
 }
@@ -220,7 +239,7 @@ func (m *Machine) Pause(ctx context.Context) error {
 		m.gate.resume()
 		return fmt.Errorf("pause: %w", err)
 	}
-	return m.pauseDevices()
+	return m.pauseDevices(ctx)
 }
 
 func (m *Machine) notRunning() error {

@@ -1,7 +1,10 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
@@ -15,6 +18,73 @@ type vcpu struct {
 	fix  *completer // completes instructions that the accelerator gives up on; nil where it never does
 	work chan func()
 	hits ExitCounts
+
+	observer atomic.Pointer[cpuObserver] // nil while nobody looks
+
+	mu   sync.Mutex // guards live
+	live bool       // cpu may be kicked
+}
+
+// create makes the CPU on the calling thread, and brings the boot processor
+// into the state in which the kernel expects it.
+func (c *vcpu) create() error {
+	m := c.m
+	cpu, err := m.vm.NewVCPU(c.id, cpuidFor(m.cpuid, c.id, m.cfg.CPUs))
+	if err != nil {
+		return err
+	}
+	c.cpu = cpu
+	if err := c.prepare(); err != nil {
+		return errors.Join(fmt.Errorf("vcpu %d: %w", c.id, err), cpu.Close())
+	}
+	c.mu.Lock()
+	c.live = true
+	c.mu.Unlock()
+	c.observe(c.observer.Load()) // for a look that began before the CPU was there
+	return nil
+}
+
+func (c *vcpu) prepare() error {
+	c.setMTRRs()
+	if c.id != 0 {
+		return nil // waits for INIT and SIPI
+	}
+	s, err := c.cpu.Sregs()
+	if err != nil {
+		return err
+	}
+	c.m.entry.Apply(&s)
+	if err := c.cpu.SetSregs(&s); err != nil {
+		return err
+	}
+	return c.cpu.SetRegs(&c.m.entry.Regs)
+}
+
+// setMTRRs makes all memory write-back by default, as firmware would (SDM
+// vol. 3, 12.11.2.1). A CPU without the register does not need it.
+func (c *vcpu) setMTRRs() {
+	const (
+		msrMTRRDefType = 0x2ff
+		enabled        = 1 << 11
+		writeBack      = 6
+	)
+	_ = c.cpu.SetMSRs([]x86.MSR{{Index: msrMTRRDefType, Data: enabled | writeBack}})
+}
+
+func (c *vcpu) close() {
+	c.mu.Lock()
+	c.live = false
+	c.mu.Unlock()
+	_ = c.cpu.Close()
+}
+
+// kick makes the CPU look at the gate.
+func (c *vcpu) kick() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live {
+		_ = c.cpu.Kick() // fails only for a thread that is gone
+	}
 }
 
 // loop runs the CPU until the machine stops. This is the hot path: an exit
@@ -26,21 +96,36 @@ func (c *vcpu) loop() *StopError {
 			return &StopError{Cause: CauseHost, VCPU: c.id, Err: fmt.Errorf("vcpu %d: %w", c.id, err)}
 		}
 		c.hits.add(x.Reason)
-		switch x.Reason {
-		case x86.ExitIO:
-			c.portIO(&x)
-		case x86.ExitMMIO:
-			c.mmio(&x)
-		case x86.ExitInterrupted:
+		if x.Reason == x86.ExitInterrupted {
 			if !c.m.gate.pass(c.work) {
 				return nil
 			}
-		default:
-			if end := c.rare(&x); end != nil {
-				return end
-			}
+			continue
+		}
+		var end *StopError
+		if o := c.observer.Load(); o != nil {
+			end = c.observedDispatch(o, &x)
+		} else {
+			end = c.dispatch(&x)
+		}
+		if end != nil {
+			return end
 		}
 	}
+}
+
+// dispatch handles an exit. It returns why the machine must stop, or nil to go
+// on.
+func (c *vcpu) dispatch(x *x86.Exit) *StopError {
+	switch x.Reason {
+	case x86.ExitIO:
+		c.portIO(x)
+	case x86.ExitMMIO:
+		c.mmio(x)
+	default:
+		return c.rare(x)
+	}
+	return nil
 }
 
 // portIO hands each access of the exit to the bus. A string instruction leaves

@@ -26,6 +26,7 @@ type VCPU struct {
 	// and save the exits that need them two ioctls. syncCredit is how many
 	// more exits the copying goes on for.
 	hasSync    bool
+	keepRegs   atomic.Bool // an observer wants the registers after every exit
 	syncCredit int
 	synced     bool // the page holds the registers of this exit
 
@@ -113,11 +114,17 @@ func (c *VCPU) prepareSync() {
 	case c.syncCredit > 0:
 		c.syncCredit--
 		c.run.validRegs = syncAll
+	case c.hasSync && c.keepRegs.Load():
+		c.run.validRegs = syncAll
 	case c.run.validRegs != 0:
 		c.run.validRegs = 0
 	}
 	c.synced = false
 }
+
+// KeepRegs says whether the registers are to be at hand after every exit, so
+// that reading them costs no system call. It may be called from any goroutine.
+func (c *VCPU) KeepRegs(on bool) { c.keepRegs.Store(on) }
 
 // Kick makes the Run under way, or the next one, return ExitInterrupted. The
 // flag covers a Run that has not begun, the signal one that has (api.rst 5,
@@ -159,7 +166,9 @@ func (c *VCPU) decode() x86.Exit {
 		return x86.Exit{Reason: x86.ExitMMIO, Write: e.isWrite != 0, Size: uint8(e.len), Addr: e.addr,
 			Count: 1, Data: e.data[:min(e.len, 8)]}
 	case kvmExitInternalError:
-		c.syncCredit = syncRun
+		if c.hasSync {
+			c.syncCredit = syncRun
+		}
 		return c.decodeInternalError()
 	case kvmExitHLT:
 		return x86.Exit{Reason: x86.ExitHLT}

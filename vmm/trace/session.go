@@ -1,0 +1,99 @@
+package trace
+
+import (
+	"slices"
+	"time"
+)
+
+// Source is who writes events.
+type Source struct {
+	Name string // "vcpu0", "blk0"
+	Ring *Ring
+}
+
+// Session is one look at a machine: the rings of all its sources from a
+// moment on. Sources do not change while it lasts; an event's Source is an
+// index into them.
+type Session struct {
+	Began   time.Time
+	Sources []Source
+}
+
+// NewSession makes rings of n events for sources with these names.
+func NewSession(n int, names ...string) *Session {
+	s := &Session{Began: time.Now()}
+	for _, name := range names {
+		s.Sources = append(s.Sources, Source{name, NewRing(n)})
+	}
+	return s
+}
+
+// Now is the time of an event that happens now.
+func (s *Session) Now() time.Duration { return time.Since(s.Began) }
+
+// Merger reads the events of all sources in the order of their times.
+type Merger struct {
+	session *Session
+	readers []*Reader
+	heads   []Event // the next event of each reader
+	has     []bool
+}
+
+// NewMerger returns a merger that begins with the oldest events there are.
+func (s *Session) NewMerger() *Merger {
+	m := &Merger{session: s, heads: make([]Event, len(s.Sources)), has: make([]bool, len(s.Sources))}
+	for _, src := range s.Sources {
+		m.readers = append(m.readers, src.Ring.NewReaderAll())
+	}
+	return m
+}
+
+// settle is how long an event may take from its time stamp into its ring: only
+// what is older can be put in order with the events of other sources.
+const settle = 2 * time.Millisecond
+
+// Read appends to events what happened up to a moment ago, in order, at most
+// limit of them.
+func (m *Merger) Read(events []Event, limit int) []Event {
+	return m.read(events, limit, m.session.Now()-settle)
+}
+
+// Drain is Read without waiting for anything to settle: for a machine that
+// has stopped.
+func (m *Merger) Drain(events []Event, limit int) []Event {
+	return m.read(events, limit, 1<<62)
+}
+
+func (m *Merger) read(events []Event, limit int, until time.Duration) []Event {
+	for len(events) < limit {
+		best := -1
+		for i, r := range m.readers {
+			if !m.has[i] {
+				m.heads[i], m.has[i] = r.Next()
+			}
+			if m.has[i] && (best < 0 || m.heads[i].Time < m.heads[best].Time) {
+				best = i
+			}
+		}
+		if best < 0 || m.heads[best].Time > until {
+			break
+		}
+		events = append(events, m.heads[best])
+		m.has[best] = false
+	}
+	return events
+}
+
+// Lost is how many events were overwritten before they were read.
+func (m *Merger) Lost() uint64 {
+	var n uint64
+	for _, r := range m.readers {
+		n += r.Lost()
+	}
+	return n
+}
+
+// Index is the source called name, or -1.
+func (s *Session) Index(name string) int {
+	return slices.IndexFunc(s.Sources, func(x Source) bool { return x.Name == name })
+}
