@@ -1,15 +1,16 @@
 package boot
 
 import (
-	"errors"
+	"fmt"
 	"os"
+	"strings"
 
 	"github.com/vitrine-vmm/vitrine/boot/acpi"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 )
 
 // MaxCPUs is the number of CPUs that the tables describe at most.
-const MaxCPUs = 32
+const MaxCPUs = acpi.MaxCPUs
 
 // Image is what to boot, and what the guest is told about the machine.
 type Image struct {
@@ -45,8 +46,124 @@ type Image struct {
 	Notef func(format string, args ...any)
 }
 
-// Load puts img into the guest's memory, whose regions are all there, and
-// returns the state in which the first CPU starts.
+// kernel is a kernel that has been found good: what goes where, and how it is
+// entered.
+type kernel struct {
+	protocol Protocol
+	entry    uint64 // physical
+	source   source // what the segments' offsets refer to
+	segments []segment
+	low, end uint64 // the physical range of all segments
+
+	header        []byte // setup header from 0x1f1 on; nil: none
+	cmdlineSize   uint64 // without the NUL
+	initrdAddrMax uint64
+	release       func() // of the source, after loading
+}
+
+// Load puts img into the guest's memory and returns the state in which the
+// first CPU starts. All regions must have been added, and RAM must be zero, as
+// memory.New makes it: what the kernel expects to be zero is not written.
+// Errors name the file, and say how much memory is needed if it is too little.
 func Load(g *memory.Guest, img Image) (Entry, error) {
-	return Entry{}, errors.New("boot: no loader for this image")
+	if img.Kernel == nil {
+		return Entry{}, fmt.Errorf("boot: no kernel: give a bzImage or an ELF vmlinux")
+	}
+	k, err := img.open(g)
+	if err != nil {
+		return Entry{}, fmt.Errorf("boot: kernel %q: %w", img.Kernel.Name(), err)
+	}
+	defer k.release()
+	entry, err := img.load(g, k)
+	if err != nil {
+		return Entry{}, fmt.Errorf("boot: %w", err)
+	}
+	return entry, nil
+}
+
+func (img *Image) load(g *memory.Guest, k *kernel) (Entry, error) {
+	p := params{header: k.header, load: k.low}
+	var err error
+	if p.initrd, err = img.placeInitrd(g, k); err != nil {
+		return Entry{}, err
+	}
+	for i := range k.segments {
+		s := &k.segments[i]
+		if err := k.source.place(g, memory.Addr(s.addr), s.offset, s.size); err != nil {
+			return Entry{}, fmt.Errorf("kernel %q: %w", img.Kernel.Name(), err)
+		}
+	}
+	if p.cmdline, err = img.writeCommandLine(g, k.cmdlineSize); err != nil {
+		return Entry{}, err
+	}
+	if p.e820, err = e820Map(g.Regions()); err != nil {
+		return Entry{}, err
+	}
+	if p.rsdp, err = img.writeTables(g); err != nil {
+		return Entry{}, err
+	}
+	return k.enter(g, &p)
+}
+
+// enter writes what the protocol asks for.
+func (k *kernel) enter(g *memory.Guest, p *params) (Entry, error) {
+	if k.protocol == ProtocolPVH {
+		if err := writeGDT(g, descCode32); err != nil {
+			return Entry{}, err
+		}
+		return entryPVH(k.entry), p.writePVH(g)
+	}
+	if err := writeGDT(g, descCode64); err != nil {
+		return Entry{}, err
+	}
+	if err := writePageTables(g, k.low, k.end); err != nil {
+		return Entry{}, err
+	}
+	return entryLinux(k.entry), p.write(g)
+}
+
+func (img *Image) writeCommandLine(g *memory.Guest, limit uint64) (blob, error) {
+	n := uint64(len(img.CommandLine))
+	if limit = min(limit, cmdlineArea-1); n > limit {
+		return blob{}, fmt.Errorf("command line of %d bytes: this kernel takes at most %d", n, limit)
+	}
+	if strings.IndexByte(img.CommandLine, 0) >= 0 {
+		return blob{}, fmt.Errorf("command line %q has a NUL byte", img.CommandLine)
+	}
+	return blob{uint64(cmdlineAddr), n + 1}, g.WriteAt(append([]byte(img.CommandLine), 0), cmdlineAddr)
+}
+
+// writeTables writes what describes the machine, whatever the protocol.
+func (img *Image) writeTables(g *memory.Guest) (rsdp uint64, err error) {
+	if err := writeBDA(g); err != nil {
+		return 0, err
+	}
+	if img.CPUs != 0 {
+		mp, err := mpTable(ebdaAddr, img.CPUs, img.LevelLines)
+		if err != nil {
+			return 0, err
+		}
+		if err := g.WriteAt(mp, ebdaAddr); err != nil {
+			return 0, err
+		}
+	}
+	if img.ACPI == nil {
+		return 0, nil
+	}
+	tables, err := acpi.Build(*img.ACPI)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range tables {
+		if err := g.WriteAt(t.Data, t.Addr); err != nil {
+			return 0, fmt.Errorf("ACPI table %s: %w", t.Signature, err)
+		}
+	}
+	return uint64(acpi.Base), nil
+}
+
+func (img *Image) notef(format string, args ...any) {
+	if img.Notef != nil {
+		img.Notef(format, args...)
+	}
 }

@@ -81,3 +81,13 @@ type Table struct {
 	Addr      memory.Addr
 	Data      []byte
 }
+
+// MaxCPUs is the number of CPUs that the tables describe at most: APIC ids up
+// to 254 fit in their entries, and nobody has needed more than this.
+const MaxCPUs = 32
+
+// Addresses of the interrupt controllers, as every PC has them.
+const (
+	LocalAPIC = 0xfee0_0000
+	IOAPIC    = 0xfec0_0000
+)

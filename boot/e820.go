@@ -1,0 +1,65 @@
+package boot
+
+import (
+	"fmt"
+
+	"github.com/vitrine-vmm/vitrine/vmm/memory"
+)
+
+// Types of memory in the E820 map (ACPI 6.4 table 15-374; 12 is Linux's
+// E820_TYPE_PRAM, which NVDIMMs had before ACPI 6 and nd_e820 turns into
+// /dev/pmem*).
+const (
+	e820RAM      = 1
+	e820Reserved = 2
+	e820PRAM     = 12
+)
+
+// maxE820 is the length of boot_params' table (E820_MAX_ENTRIES_ZEROPAGE).
+const maxE820 = 128
+
+// e820Entry is one range of the memory map. Ranges are disjoint and sorted.
+type e820Entry struct {
+	addr, size uint64
+	kind       uint32
+}
+
+// e820Map describes the guest's memory to its kernel: RAM without what a PC
+// keeps for itself below 1 MiB, the EBDA and the BIOS area where tables are
+// (they stay readable after boot), and persistent-memory images.
+func e820Map(regions []memory.Region) ([]e820Entry, error) {
+	var m []e820Entry
+	add := func(from, to memory.Addr, kind uint32) {
+		if from < to {
+			m = append(m, e820Entry{uint64(from), uint64(to - from), kind})
+		}
+	}
+	for i := range regions {
+		r := &regions[i]
+		switch {
+		case r.Kind == memory.PRAM:
+			add(r.Base, r.End(), e820PRAM)
+		case r.Kind == memory.RAM && r.Base < highMemory:
+			add(r.Base, min(r.End(), ebdaAddr), e820RAM)
+			add(max(r.Base, ebdaAddr), min(r.End(), videoAddr), e820Reserved)
+			add(max(r.Base, biosArea), min(r.End(), highMemory), e820Reserved)
+			add(highMemory, r.End(), e820RAM)
+		case r.Kind == memory.RAM:
+			add(r.Base, r.End(), e820RAM)
+		}
+	}
+	if len(m) > maxE820 {
+		return nil, fmt.Errorf("%d ranges of memory: the E820 map has room for %d", len(m), maxE820)
+	}
+	return m, nil
+}
+
+// writeBDA tells where the EBDA is, in the two words of the BIOS data area in
+// which kernels look: its segment at 0x40e, and the KiB of memory below it at
+// 0x413 (Linux: reserve_bios_regions).
+func writeBDA(g *memory.Guest) error {
+	w := writer{g: g}
+	w.uint16(bdaEBDA, uint16(ebdaAddr>>4))
+	w.uint16(bdaBaseKiB, uint16(ebdaAddr>>10))
+	return w.err
+}
