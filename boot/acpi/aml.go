@@ -37,17 +37,10 @@ const (
 	serialized    = 1 << 3      // MethodFlags
 )
 
-// nameString encodes a path of one segment, with a root prefix if it has one.
-// Segments are padded to four characters with underscores (§20.2.2).
-func nameString(path string) (b []byte) {
-	if path[0] == '\\' {
-		b, path = append(b, '\\'), path[1:]
-	}
-	b = append(b, path...)
-	for range 4 - len(path) {
-		b = append(b, '_')
-	}
-	return b
+// nameString encodes a path of one segment, which is padded to four characters
+// with underscores (§20.2.2). At the root it needs no prefix.
+func nameString(segment string) []byte {
+	return append([]byte(segment), "____"[:4-len(segment)]...)
 }
 
 // packaged encodes an opcode, the length of what follows it, and that

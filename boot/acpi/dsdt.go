@@ -19,9 +19,9 @@ const (
 // dsdtBody is the definition block: soft-off, and the devices.
 func dsdtBody(c *Config) []byte {
 	// _S5 (§7.4.2.6): SLP_TYP for the sleep control register, the rest unused.
-	body := named("\\_S5", pack(integer(SleepS5), integer(0), integer(0), integer(0)))
+	body := named("_S5", pack(integer(SleepS5), integer(0), integer(0), integer(0)))
 	devices := slices.Concat(processors(c), events(c), chips(c), virtioMMIO(c), hostBridge(c))
-	return append(body, scope("\\_SB", devices)...)
+	return append(body, scope("_SB", devices)...)
 }
 
 // processors are processor devices (§8.4); their _UID is that of the MADT.
@@ -58,12 +58,13 @@ func events(c *Config) []byte {
 }
 
 // generation is the VM generation identifier (Microsoft, "Virtual Machine
-// Generation ID"); ADDR has the low and the high half of its address. Linux
-// knows it by the _HID VMGENCTR, others by the _CID.
+// Generation ID"); ADDR has the low and the high half of its address. Guests
+// know it by its _CID: that of the specification, which is longer than ACPI
+// allows, or the one that Hyper-V added for that reason.
 func generation() []byte {
 	return device(nameGeneration,
-		named("_HID", text("VMGENCTR")),
-		named("_CID", text("VM_Gen_Counter")),
+		named("_HID", text("VITR0001")),
+		named("_CID", pack(text("VM_Gen_Counter"), text("VMGENCTR"))),
 		named("_DDN", text("VM_Gen_Counter")),
 		named("ADDR", pack(integer(uint64(GenerationID)&0xffff_ffff), integer(uint64(GenerationID)>>32))))
 }
