@@ -47,12 +47,14 @@ type core struct {
 	generation atomic.Uint32
 	lastError  atomic.Pointer[string]
 
+	configVector atomic.Uint32   // MSI-X
+	vectors      []atomic.Uint32 // of the queues
+
 	mu             sync.Mutex
 	deviceSel      uint32 // which half of the features
 	driverSel      uint32
 	driverFeatures uint64
 	queueSel       uint32
-	configVector   uint16
 	queues         []queueState
 	run            *run // Serve, from its beginning to its end
 	lingers        bool // run outlived a reset
@@ -64,7 +66,6 @@ type queueState struct {
 	size              uint16
 	ready             bool
 	desc, avail, used uint64
-	vector            uint16
 	bell              Doorbell
 	irq               func() error
 	live              *Queue // from DRIVER_OK to reset
@@ -78,7 +79,6 @@ type run struct {
 
 func (c *core) init(dev Device, mem *memory.Guest, opts Options, raise func(int) error) error {
 	c.dev, c.spec, c.mem, c.opts, c.raise = dev, dev.Spec(), mem, opts, raise
-	c.configVector = noVector
 	if c.opts.ResetTimeout == 0 {
 		c.opts.ResetTimeout = defaultResetTimeout
 	}
@@ -90,11 +90,14 @@ func (c *core) init(dev Device, mem *memory.Guest, opts Options, raise func(int)
 		c.offered &^= FeatureEventIdx
 	}
 	c.queues = make([]queueState, len(c.spec.QueueMax))
+	c.vectors = make([]atomic.Uint32, len(c.queues))
+	c.configVector.Store(noVector)
 	for i, n := range c.spec.QueueMax {
 		if n == 0 || n&(n-1) != 0 || n > MaxQueueSize {
 			return fmt.Errorf("virtio device %s: queue %d: size %d is not a power of two up to %d", c.spec.Name, i, n, MaxQueueSize)
 		}
-		c.queues[i] = queueState{size: n, vector: noVector, bell: NewDoorbell(), irq: func() error { return c.interrupt(i) }}
+		c.vectors[i].Store(noVector)
+		c.queues[i] = queueState{size: n, bell: NewDoorbell(), irq: func() error { return c.interrupt(i) }}
 	}
 	if n, ok := dev.(ConfigNotifier); ok {
 		n.OnConfigChange(c.configChanged)

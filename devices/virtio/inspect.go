@@ -31,7 +31,7 @@ func (c *core) inspect(transport string) Info {
 func (c *core) inspectQueue(i int) QueueInfo {
 	s := &c.queues[i]
 	qi := QueueInfo{Index: i, Max: c.spec.QueueMax[i], Size: s.size, Ready: s.ready,
-		Desc: s.desc, Avail: s.avail, Used: s.used, Vector: s.vector}
+		Desc: s.desc, Avail: s.avail, Used: s.used, Vector: uint16(c.vectors[i].Load())}
 	if s.live != nil {
 		s.live.inspect(&qi)
 	}

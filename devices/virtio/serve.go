@@ -82,10 +82,11 @@ func (c *core) reset() {
 // clear brings everything to its state after power-on.
 func (c *core) clear() {
 	c.deviceSel, c.driverSel, c.queueSel, c.driverFeatures = 0, 0, 0, 0
-	c.configVector = noVector
+	c.configVector.Store(noVector)
 	for i := range c.queues {
 		s := &c.queues[i]
-		*s = queueState{size: c.spec.QueueMax[i], vector: noVector, bell: s.bell, irq: s.irq}
+		c.vectors[i].Store(noVector)
+		*s = queueState{size: c.spec.QueueMax[i], bell: s.bell, irq: s.irq}
 	}
 	if r, ok := c.dev.(Resetter); ok {
 		r.Reset()

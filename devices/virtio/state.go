@@ -44,12 +44,12 @@ func (c *core) save() (*State, error) {
 	}
 	s := &State{
 		Version: stateVersion, ID: c.spec.ID, Status: uint8(c.status.Load()), DriverFeatures: c.driverFeatures,
-		DeviceSel: c.deviceSel, DriverSel: c.driverSel, QueueSel: c.queueSel, ConfigVector: c.configVector,
+		DeviceSel: c.deviceSel, DriverSel: c.driverSel, QueueSel: c.queueSel, ConfigVector: uint16(c.configVector.Load()),
 		Interrupt: uint8(c.isr.Load()), Generation: c.generation.Load(),
 	}
 	for i := range c.queues {
 		q := &c.queues[i]
-		qs := QueueState{Size: q.size, Ready: q.ready, Desc: q.desc, Avail: q.avail, Used: q.used, Vector: q.vector}
+		qs := QueueState{Size: q.size, Ready: q.ready, Desc: q.desc, Avail: q.avail, Used: q.used, Vector: uint16(c.vectors[i].Load())}
 		if q.live != nil {
 			qs.NextAvail, qs.NextUsed = q.live.indices()
 		}
@@ -81,10 +81,12 @@ func (c *core) load(s *State) error {
 		}
 	}
 	c.driverFeatures = s.DriverFeatures
-	c.deviceSel, c.driverSel, c.queueSel, c.configVector = s.DeviceSel, s.DriverSel, s.QueueSel, s.ConfigVector
+	c.deviceSel, c.driverSel, c.queueSel = s.DeviceSel, s.DriverSel, s.QueueSel
+	c.configVector.Store(uint32(s.ConfigVector))
 	for i, qs := range s.Queues {
 		q := &c.queues[i]
-		q.size, q.ready, q.desc, q.avail, q.used, q.vector = qs.Size, qs.Ready, qs.Desc, qs.Avail, qs.Used, qs.Vector
+		q.size, q.ready, q.desc, q.avail, q.used = qs.Size, qs.Ready, qs.Desc, qs.Avail, qs.Used
+		c.vectors[i].Store(uint32(qs.Vector))
 	}
 	if s.Status&StatusDriverOK != 0 && s.Status&StatusNeedsReset == 0 {
 		if err := c.makeQueues(s.Queues); err != nil {
