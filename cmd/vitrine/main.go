@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -18,18 +19,25 @@ func main() {
 }
 
 // Exit statuses of vitrine itself (sysexits.h where it has one). A command
-// that runs in a guest passes its own on.
+// that runs in a guest passes its own on; signals give 128 and their number.
 const (
-	statusFailure  = 1  // the host: a file, KVM, memory
-	statusUsage    = 64 // EX_USAGE: flags and arguments
-	statusCrash    = 70 // EX_SOFTWARE: the guest panicked or a CPU gave up
-	statusSignal   = 128
-	statusTermSIGS = 130
+	statusFailure = 1  // the host: a file, KVM, memory
+	statusUsage   = 64 // EX_USAGE: flags and arguments
+	statusCrash   = 70 // EX_SOFTWARE: the guest panicked or a CPU gave up
+	statusSignal  = 128
 )
 
 // run is the whole program but for os.Exit, so that tests can call it.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
-	err := newApp(in, out, errOut).RunContext(ctx, args)
+	args, command := cutCommand(args)
+	app := newApp(in, out, errOut)
+	app.Metadata = map[string]any{commandKey: command}
+	return status(app.RunContext(ctx, args), errOut)
+}
+
+// status is the exit status for what a command ended with. It says why, if
+// that has not been said.
+func status(err error, errOut io.Writer) int {
 	var status exitStatus
 	switch {
 	case err == nil:
@@ -51,6 +59,25 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 
 func crashed(c vmm.Cause) bool {
 	return c == vmm.CausePanic || c == vmm.CauseTripleFault || c == vmm.CauseFault
+}
+
+// commandKey is where app.Metadata has what follows "--": nil without one.
+const commandKey = "command"
+
+// cutCommand cuts off what follows the first "--", the command for a guest. The
+// library for flags drops the "--" itself, and with it the difference between
+// a command and an argument that was never meant to be one.
+func cutCommand(args []string) (before, command []string) {
+	if i := slices.Index(args, "--"); i >= 0 {
+		return args[:i], append([]string{}, args[i+1:]...)
+	}
+	return args, nil
+}
+
+// guestCommand is what followed "--", nil if there was none.
+func guestCommand(c *cli.Context) []string {
+	command, _ := c.App.Metadata[commandKey].([]string)
+	return command
 }
 
 // exitStatus is an error that is nothing but a status: what there was to say
@@ -81,9 +108,11 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 		UseShortOptionHandling: true,
 		EnableBashCompletion:   true,
 		Suggest:                true,
-		ExitErrHandler:         func(*cli.Context, error) {}, // run reports
-		OnUsageError:           onUsageError,
-		Action:                 unknownCommand,
+		// File names have commas.
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run reports
+		OnUsageError:              onUsageError,
+		Action:                    unknownCommand,
 		Commands: []*cli.Command{
 			runCommand(),
 			doctorCommand(),

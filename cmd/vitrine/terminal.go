@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -9,13 +10,14 @@ import (
 	"golang.org/x/term"
 )
 
-// terminal is the user's terminal in raw mode, with the keys that are for
-// vitrine and not for the guest.
+// terminal is the user's terminal. In raw mode every key is the guest's, but
+// for the few that are for vitrine.
 type terminal struct {
-	in      *os.File
-	out     io.Writer
-	state   *term.State
-	restore sync.Once
+	in *os.File
+
+	mu    sync.Mutex
+	state *term.State // before raw mode; nil outside it
+	guard *guard
 }
 
 // asTerminal returns in as a file if it is a terminal.
@@ -24,18 +26,49 @@ func asTerminal(in io.Reader) (*os.File, bool) {
 	return f, ok && term.IsTerminal(int(f.Fd()))
 }
 
-// openTerminal puts the terminal into raw mode. Close takes it back.
-func openTerminal(in *os.File, out io.Writer) (*terminal, error) {
-	state, err := term.MakeRaw(int(in.Fd()))
-	if err != nil {
-		return nil, err
-	}
-	return &terminal{in: in, out: out, state: state}, nil
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// Close restores the terminal. It may be called more than once.
+func newTerminal(in *os.File) *terminal { return &terminal{in: in} }
+
+// MakeRaw puts the terminal into raw mode. Close takes it back; should the
+// process die before, the guard does.
+func (t *terminal) MakeRaw() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != nil {
+		return nil
+	}
+	g := startGuard(t.in)
+	state, err := term.MakeRaw(int(t.in.Fd()))
+	if err != nil {
+		g.dismiss()
+		return fmt.Errorf("terminal: %w", err)
+	}
+	t.state, t.guard = state, g
+	return nil
+}
+
+// Raw says whether the terminal is in raw mode.
+func (t *terminal) Raw() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.state != nil
+}
+
+// Close restores the terminal. It may be called at any time, and more than
+// once.
 func (t *terminal) Close() {
-	t.restore.Do(func() { _ = term.Restore(int(t.in.Fd()), t.state) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state == nil {
+		return
+	}
+	_ = term.Restore(int(t.in.Fd()), t.state)
+	t.guard.dismiss()
+	t.state, t.guard = nil, nil
 }
 
 // Size returns columns and rows; 80×24 where the terminal does not say.

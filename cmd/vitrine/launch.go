@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/vsock"
+	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/usernet"
+)
+
+// launch is a machine about to be made: its configuration, and what was opened
+// for it, which must be closed after it.
+type launch struct {
+	cfg     vmm.Config
+	session session
+	log     *slog.Logger
+
+	devices []virtio.Device
+	network *usernet.Network // the first user network, if any
+	vsock   *vsock.Device    // to the agent, if there is one
+	closers []func() error
+}
+
+func (l *launch) onClose(f func() error) { l.closers = append(l.closers, f) }
+
+func (l *launch) close() {
+	for i := len(l.closers) - 1; i >= 0; i-- {
+		if err := l.closers[i](); err != nil {
+			l.log.Warn("clean-up", "error", err)
+		}
+	}
+}
+
+// open opens everything that the options name. After an error nothing stays
+// open.
+func (o *runOptions) open(r *runner) (*launch, error) {
+	l := &launch{log: r.errOut.logger(o.logLevel())}
+	if err := l.openAll(o, r); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// logLevel: a command's standard error is the command's alone.
+func (o *runOptions) logLevel() slog.Level {
+	switch {
+	case o.verbose:
+		return slog.LevelInfo
+	case o.command != nil:
+		return slog.LevelError
+	}
+	return slog.LevelWarn
+}
+
+func (l *launch) openAll(o *runOptions, r *runner) (err error) {
+	l.cfg = vmm.Config{
+		Name: o.name, Memory: o.memory, CPUs: o.cpus, Accel: o.accel, Transport: o.transport,
+		Initrd: o.initrd, Protocol: o.protocol, ACPI: o.embedded != "lean", Log: l.log,
+	}
+	if l.cfg.CacheDir, err = cacheDir(); err != nil {
+		return err
+	}
+	if err := l.openDisks(o.disks, o.cpus); err != nil {
+		return err
+	}
+	if err := l.openNets(o.nets, o.publish, o.cpus); err != nil {
+		return err
+	}
+	if err := l.openSession(o, r); err != nil {
+		return err
+	}
+	if err := l.openKernel(o); err != nil {
+		return err
+	}
+	l.cfg.Devices = l.devices
+	return nil
+}
+
+// openSession connects the user with the guest: through the agent, or through
+// the serial port.
+func (l *launch) openSession(o *runOptions, r *runner) error {
+	if err := l.openConsole(o, r); err != nil {
+		return err
+	}
+	if l.session == nil && o.hasAgent() {
+		return l.openAgent(o, r)
+	}
+	if l.session == nil {
+		l.session = unattended{}
+	}
+	return nil
+}
+
+func (l *launch) openConsole(o *runOptions, r *runner) error {
+	switch {
+	case o.consoleOnStdio():
+		s := newConsoleSession(o, r)
+		l.onClose(s.in.Close)
+		l.cfg.Console = vmm.Serial{In: s, Out: r.out}
+		l.session = s
+	case o.console == "" && o.verbose:
+		l.cfg.Console.Out = r.errOut.w
+	case o.console != "" && o.console != "none":
+		f, err := os.OpenFile(o.console, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return fmt.Errorf("--console: %w: choose a file that you may write to", err)
+		}
+		l.onClose(f.Close)
+		l.cfg.Console.Out = f
+	}
+	return nil
+}
+
+// ownCommandLine is the command line of a kernel that is not the embedded
+// guest's: what the user says, or what makes its console work and its panics
+// seen.
+func (o *runOptions) ownCommandLine() string {
+	line := o.append
+	if !o.appendSet || o.embedded != "" {
+		line = strings.TrimSpace("console=ttyS0 panic=-1 " + o.append)
+	}
+	if o.root != "" && !hasParameter(line, "root") {
+		// What follows "--" is for init.
+		line = o.root + " " + line
+	}
+	return line
+}
+
+// hasParameter says whether a kernel's command line sets the parameter.
+func hasParameter(line, name string) bool {
+	for _, word := range strings.Fields(line) {
+		if word == "--" {
+			return false
+		}
+		if key, _, ok := strings.Cut(word, "="); ok && key == name {
+			return true
+		}
+	}
+	return false
+}
+
+// hostError adds the next step to errors of the host that many users meet.
+func hostError(err error) error {
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w: free memory, or use a smaller --memory", err)
+	case errors.As(err, &path) && path.Path == "/dev/kvm" && !strings.Contains(err.Error(), path.Err.Error()+": "):
+		return fmt.Errorf("%w: vitrine doctor says what to do; --accel soft needs no KVM", err)
+	}
+	return err
+}
+
+// unattended is the session of a machine that nobody talks to.
+type unattended struct{}
+
+var _ session = unattended{}
+
+var _ io.Reader = (*consoleSession)(nil)

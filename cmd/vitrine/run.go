@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a machine: the embedded guest's shell, a command in it, or a kernel of yours",
+		ArgsUsage: "[-- COMMAND [ARGUMENT…]]",
+		Description: "Without a kernel, the embedded guest boots and gives you a shell; Ctrl-A x ends it.\n" +
+			"Without a terminal, it takes the shell's commands from standard input.\n" +
+			"With a command after --, it runs that alone and passes on its output and exit status.\n" +
+			"docs/cli.md describes every flag and exit status.",
+		OnUsageError: onUsageError,
+		Flags:        runFlags(),
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				first := c.Args().First()
+				return usagef("a command for the guest goes after --: vitrine run -- "+shellWord(first), "unexpected argument %s", quote(first))
+			}
+			o, err := parseRunOptions(c)
+			if err != nil {
+				return err
+			}
+			return newRunner(o, c.App.Reader, c.App.Writer, c.App.ErrWriter).run(c.Context)
+		},
+	}
+}
+
+// runner runs one machine, or one after the other while its guest reboots and
+// is to be restarted.
+type runner struct {
+	opt    *runOptions
+	in     *input
+	out    io.Writer
+	errOut *messages
+	tty    *terminal // nil where input or output is none
+	sig    *interrupts
+}
+
+func newRunner(o *runOptions, in io.Reader, out, errOut io.Writer) *runner {
+	r := &runner{opt: o, out: out, errOut: &messages{w: errOut}}
+	if f, ok := asTerminal(in); ok && isTerminal(out) {
+		r.tty = newTerminal(f)
+		in = &keys{r: in, help: out}
+	}
+	r.in = newInput(in)
+	return r
+}
+
+// run runs the machine and says how it ended.
+func (r *runner) run(ctx context.Context) error {
+	r.sig = catchSignals(ctx)
+	defer r.sig.stop()
+	if r.tty != nil {
+		defer r.tty.Close()
+		r.errOut.raw = r.tty.Raw
+	}
+	for {
+		err := r.once()
+		var end *vmm.StopError
+		if !errors.As(err, &end) || end.Cause != vmm.CauseReboot {
+			return err
+		}
+		if r.opt.onReboot != "restart" {
+			return nil
+		}
+		r.errOut.say("the guest reboots")
+	}
+}
+
+// once runs the machine from New to its end.
+func (r *runner) once() error {
+	l, err := r.opt.open(r)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	m, err := vmm.New(l.cfg)
+	if err != nil {
+		return hostError(err)
+	}
+	defer m.Close()
+
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(context.Background()) }()
+	err = r.attend(m, l, ended)
+	if r.tty != nil {
+		r.tty.Close()
+	}
+	if r.opt.timings {
+		printTimings(r.errOut.w, m.Timings())
+	}
+	return err
+}
+
+// graceful is how long a guest that was asked to turn itself off may take. On
+// hosts that emulate guest kernels it needs seconds.
+const graceful = 10 * time.Second
+
+// attend keeps the user and the guest in touch until the machine ends, or ends
+// it when the user is done with it.
+func (r *runner) attend(m *vmm.Machine, l *launch, ended <-chan error) error {
+	ctx, cancel := context.WithCancelCause(r.sig.first)
+	defer cancel(nil)
+	done := make(chan error, 1)
+	go func() { done <- l.session.serve(ctx, m) }()
+
+	var said error // what the session ended with
+	select {
+	case err := <-ended:
+		cancel(errGuestEnded)
+		<-done
+		return ending(err)
+	case said = <-done:
+	case <-r.sig.first.Done():
+		said = context.Cause(r.sig.first)
+		cancel(said)
+	}
+	err := r.turnOff(m, l, said, ended)
+	var stop *vmm.StopError
+	switch {
+	case errors.As(err, &stop) && stop.Cause != vmm.CauseStopped:
+		return err // it crashed, or rebooted, before it could be turned off
+	case errors.Is(said, errConnectionLost) && err == nil:
+		return nil // it turned itself off, and took the connection with it
+	}
+	return ending(said)
+}
+
+// turnOff asks the guest to turn itself off and ends the machine if it does
+// not do so in time, or if the user asks a second time.
+func (r *runner) turnOff(m *vmm.Machine, l *launch, why error, ended <-chan error) error {
+	ctx, cancel := context.WithTimeout(r.sig.second, graceful)
+	defer cancel()
+	if !l.session.turnOff(ctx) {
+		m.Stop(why)
+		return <-ended
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		m.Stop(why)
+		return <-ended
+	}
+}
+
+var (
+	errGuestEnded     = errors.New("the guest has ended")
+	errConnectionLost = errors.New("the connection to the guest is lost")
+)
+
+// ending turns what a machine or a session ended with into what the user is to
+// hear: nothing where it was the user's own wish.
+func ending(err error) error {
+	var s signalError
+	switch {
+	case err == nil, errors.Is(err, errEnd):
+		return nil
+	case errors.As(err, &s):
+		return exitStatus(statusSignal + int(s.number))
+	}
+	return hostError(err)
+}
+
+// printTimings prints when each phase was reached, counted from the start of
+// the process. Some overlap, so they stand in the order of time.
+func printTimings(w io.Writer, t *vmm.Timings) {
+	type row struct {
+		phase vmm.Phase
+		at    time.Time
+	}
+	var rows []row
+	for _, p := range vmm.Phases() {
+		if at, ok := t.At(p); ok {
+			rows = append(rows, row{p, at})
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return a.at.Compare(b.at) })
+	start := processStart()
+	last := start
+	fmt.Fprintf(w, "%-18s %13s %13s\n", "phase", "since exec", "step")
+	for _, r := range rows {
+		fmt.Fprintf(w, "%-18v %13s %13s\n", r.phase, milliseconds(r.at.Sub(start)), milliseconds(r.at.Sub(last)))
+		last = r.at
+	}
+}
+
+func milliseconds(d time.Duration) string {
+	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+// session is how the user and the guest are in touch.
+type session interface {
+	// serve returns when the user is done with the guest: nil, errEnd, an
+	// exitStatus to pass on, or what failed. It returns soon after ctx is
+	// done.
+	serve(ctx context.Context, m *vmm.Machine) error
+	// turnOff asks the guest to turn itself off and says whether it could
+	// be asked.
+	turnOff(ctx context.Context) bool
+}
+
+func (unattended) serve(ctx context.Context, _ *vmm.Machine) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (unattended) turnOff(context.Context) bool { return false }
+
+// consoleSession has the guest's serial port on standard input and output. It
+// is the port's input: what the user types, until Ctrl-A x.
+type consoleSession struct {
+	opt *runOptions
+	in  *inputReader
+	tty *terminal
+	say *messages
+
+	once sync.Once
+	end  chan struct{} // closed by Ctrl-A x
+}
+
+func newConsoleSession(o *runOptions, r *runner) *consoleSession {
+	return &consoleSession{opt: o, in: r.in.attach(), tty: r.tty, say: r.errOut, end: make(chan struct{})}
+}
+
+func (s *consoleSession) Read(p []byte) (int, error) {
+	n, err := s.in.Read(p)
+	if errors.Is(err, errEnd) {
+		s.once.Do(func() { close(s.end) })
+		return n, io.EOF
+	}
+	return n, err
+}
+
+func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
+	if s.tty != nil {
+		if err := s.tty.MakeRaw(); err != nil {
+			return err
+		}
+	}
+	silence := time.AfterFunc(silentFor, func() {
+		if _, spoken := m.Timings().At(vmm.PhaseFirstByte); !spoken {
+			s.say.say("%s", silenceHint(s.opt))
+		}
+	})
+	defer silence.Stop()
+	select {
+	case <-s.end:
+		return errEnd
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *consoleSession) turnOff(context.Context) bool { return false }
+
+// silentFor is how long a kernel may say nothing before there is a hint.
+const silentFor = 10 * time.Second
+
+// silenceHint says what a user can try whose kernel says nothing.
+func silenceHint(o *runOptions) string {
+	const prefix = "the guest has not said anything for 10 s: "
+	switch {
+	case o.appendSet && !hasParameter(o.append, "console"):
+		return prefix + "add console=ttyS0 to --append, so that its kernel uses the serial port"
+	case !strings.Contains(o.append, "earlyprintk"):
+		return prefix + "try --append 'console=ttyS0 earlyprintk=ttyS0', and see that its kernel has CONFIG_SERIAL_8250_CONSOLE"
+	case o.protocol == 0:
+		return prefix + "its kernel may stop before it has a console: try --boot linux, --boot pvh, or more --memory"
+	}
+	return prefix + "its kernel may stop before it has a console: try --boot auto, or more --memory"
+}
