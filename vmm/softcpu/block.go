@@ -152,6 +152,10 @@ func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 	*d = decoder{c: c, mode: c.mode, page: e.bytes(), pos: int(lin & pageMask)}
 	b := block{key: key, off: uint16(lin & pageMask)}
 	cc.last = nil
+	look := c.debug.looking && c.mode&modeStep != 0
+	if look {
+		cc.insts = append(cc.insts, inst{fn: opLook, off: b.off, flags: flagImplied})
+	}
 	for {
 		ended, ok := c.decodeInto(d, &b, lin)
 		if !ok {
@@ -163,6 +167,9 @@ func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 		}
 	}
 	b.ins = cc.insts[first:len(cc.insts):len(cc.insts)]
+	if look {
+		b.ins[0].next = b.ins[1].next
+	}
 	cc.blocks = append(cc.blocks, b)
 	p := &cc.blocks[len(cc.blocks)-1]
 	c.register(phys, p)

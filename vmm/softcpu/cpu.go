@@ -109,7 +109,7 @@ type cpu struct {
 	vm    *VM
 	id    int
 	cpuid []x86.CPUIDEntry
-	hook  hooks
+	debug debug
 }
 
 // segment is a segment register with its hidden part (SDM vol. 3, 3.4.3).

@@ -97,7 +97,7 @@ func (c *cpu) deliverFault() bool {
 // "Interrupt 8").
 func (c *cpu) deliver(vector uint8, ev event) bool {
 	c.next, c.linkTo = nil, -1
-	c.hook.event(c, vector, ev)
+	c.noteEvent(vector, ev)
 	for {
 		if c.enter(vector, ev) {
 			c.stop = stopNone

@@ -458,7 +458,9 @@ func opInt(c *cpu, in *inst) bool {
 }
 
 func opInt3(c *cpu, in *inst) bool {
-	if c.hook.breakpoint(c, in) {
+	if c.debug.Int3 {
+		c.rip = c.ipAt(in.off)
+		c.debugExit(vectorBP, 0)
 		return false
 	}
 	return c.softInterrupt(vectorBP, in)
@@ -475,7 +477,7 @@ func opInto(c *cpu, in *inst) bool {
 // fault is the instruction's.
 func (c *cpu) softInterrupt(vector uint8, in *inst) bool {
 	c.rip = c.nextIP(in)
-	c.hook.event(c, vector, event{kind: eventSoft})
+	c.noteEvent(vector, event{kind: eventSoft})
 	if !c.enter(vector, event{kind: eventSoft}) {
 		return false
 	}

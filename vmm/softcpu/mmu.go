@@ -117,6 +117,9 @@ func (c *cpu) page(a uint64, acc access) (page *hostPage, phys uint64, ok bool) 
 		c.vm.stored(t.phys)
 		c.vm.dirty.mark(t.phys)
 	}
+	if c.debug.watching && acc&accFetch == 0 && c.debug.watched(a) {
+		return page, t.phys, true
+	}
 	c.tlb.fill(priv, a, t, page, acc)
 	return page, t.phys, true
 }
@@ -334,6 +337,9 @@ func (c *cpu) loadSlow(a uint64, size uint8, acc access) (uint64, bool) {
 	if !ok {
 		return 0, false
 	}
+	if c.debug.watching {
+		c.accessed(a, size, false)
+	}
 	if page == nil {
 		return c.deviceLoad(phys, size)
 	}
@@ -365,6 +371,9 @@ func (c *cpu) storeSlow(a uint64, size uint8, v uint64) bool {
 	page, phys, ok := c.page(a, accWrite)
 	if !ok {
 		return false
+	}
+	if c.debug.watching {
+		c.accessed(a, size, true)
 	}
 	if page == nil {
 		return c.deviceStore(phys, size, v)

@@ -131,28 +131,3 @@ func (c *cpu) interrupts() bool {
 	c.halted = false
 	return c.deliver(vector, event{kind: eventHardware})
 }
-
-// traps delivers the debug exception of a single step.
-func (c *cpu) traps() bool {
-	if !c.event.trap {
-		return true
-	}
-	c.event.trap = false
-	c.dr[6] |= dr6BS
-	return c.deliver(vectorDB, event{kind: eventTrap})
-}
-
-// steps prepares a single step.
-func (c *cpu) steps() bool {
-	if c.attn.Load()&attnStep == 0 {
-		return true
-	}
-	tf := c.flags&x86.FlagTF != 0
-	if !tf {
-		c.attn.And(^uint32(attnStep))
-		return true
-	}
-	c.event.trap = tf
-	c.mode |= modeStep
-	return true
-}

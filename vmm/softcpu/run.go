@@ -157,7 +157,7 @@ func (c *cpu) signals() bool {
 		c.event.nmiBlocked = true
 		return c.deliver(vectorNMI, event{kind: eventHardware})
 	}
-	if a&(attnIRQ|attnTimer) != 0 {
+	if a&(attnIRQ|attnTimer) != 0 && (c.halted || !c.debug.NoInterrupts || !c.debug.Step) {
 		return c.interrupts()
 	}
 	return true

@@ -55,6 +55,9 @@ func (c *cpu) setMode() {
 	if c.cpl != 0 {
 		m |= modeUser
 	}
+	if c.debug.looking {
+		m |= modeStep
+	}
 	c.mode = m
 	c.regs[rSeg+segCS] = cs.base
 	if m&modeSize == mode64 {

@@ -79,7 +79,7 @@ func (v *VCPU) SetDebugRegs(r *x86.DebugRegs) error {
 	d := &v.c.dr
 	copy(d[:4], r.DB[:])
 	d[6], d[7] = r.DR6&math.MaxUint32|dr6Ones, r.DR7&math.MaxUint32|dr7Ones
-	v.c.hook.debugRegs(v.c)
+	v.c.debugChanged()
 	return nil
 }
 

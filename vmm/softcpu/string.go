@@ -44,7 +44,7 @@ func (c *cpu) repeat(in *inst, one func(*cpu, *inst) (ok, more bool)) bool {
 		if !more {
 			break
 		}
-		if turns&1023 == 0 && c.attn.Load() != 0 {
+		if (turns&1023 == 0 || c.debug.looking) && c.attn.Load() != 0 {
 			return c.again(in)
 		}
 	}
@@ -72,7 +72,7 @@ func (c *cpu) span(a uint64, acc access) (b []byte, ok bool) {
 		return e.page[a&pageMask:], true
 	}
 	page, _, ok := c.page(a, acc)
-	if page == nil {
+	if page == nil || c.debug.watching && c.debug.watched(a) {
 		return nil, ok
 	}
 	return page[a&pageMask:], ok

@@ -189,8 +189,12 @@ func opMovToDR(c *cpu, in *inst) bool {
 		v = v&dr7Mask | dr7Ones
 	}
 	c.dr[n] = v
-	c.hook.debugRegs(c)
-	return c.done(in)
+	ip := c.nextIP(in)
+	if n != 6 {
+		c.debugChanged()
+	}
+	c.stop = stopDone
+	return c.branch(ip)
 }
 
 // opStoreTable is SGDT (op 0) and SIDT (op 1).
@@ -452,7 +456,7 @@ func opPause(c *cpu, in *inst) bool {
 }
 
 func opUndefined(c *cpu, in *inst) bool {
-	c.hook.unknown(c, in)
+	c.unknown(in)
 	return c.raise(vectorUD)
 }
 
