@@ -19,7 +19,7 @@ import (
 type echo struct {
 	mu     sync.Mutex
 	config []byte
-	kept   byte // state of the driver's: the first byte of the last request
+	kept   atomic.Uint32 // state of the driver's: the first byte of the last request
 	resets int
 	notify func()
 
@@ -53,15 +53,15 @@ func (e *echo) WriteConfig(off uint64, p []byte) {
 
 func (e *echo) OnConfigChange(f func()) { e.notify = f }
 
-func (e *echo) Reset() { e.resets++; e.kept = 0 }
+func (e *echo) Reset() { e.resets++; e.kept.Store(0) }
 
-func (e *echo) State() ([]byte, error) { return []byte{'"', e.kept, '"'}, nil }
+func (e *echo) State() ([]byte, error) { return []byte{'"', byte(e.kept.Load()), '"'}, nil }
 
 func (e *echo) SetState(s []byte) error {
 	if len(s) != 3 {
 		return errors.New("not a state")
 	}
-	e.kept = s[1]
+	e.kept.Store(uint32(s[1]))
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (e *echo) answer(q *virtio.Queue, c *virtio.Chain) (uint32, error) {
 	}
 	r, w := virtio.NewReader(c.Readable()), virtio.NewWriter(c.Writable())
 	first := r
-	e.kept = first.Uint8()
+	e.kept.Store(uint32(first.Uint8()))
 	n := uint32(0)
 	for _, s := range r.Rest() {
 		m, _ := w.Write(s)
@@ -335,8 +335,18 @@ func TestResetWithRequestsInFlight(t *testing.T) {
 			}
 			r.Kick()
 			waitFor(t, "a request in flight", func() bool { return d.Transport.Inspect().Queues[0].InFlight > 0 })
-			go func() { e.hold <- struct{}{} }() // let one go; the reset takes away the others
+			done := make(chan struct{})
+			go func() { // requests end one by one, some before the reset and some not at all
+				for {
+					select {
+					case e.hold <- struct{}{}:
+					case <-done:
+						return
+					}
+				}
+			}()
 			d.Regs.SetStatus(0)
+			close(done)
 			if n := e.serving.Load(); n != 0 || d.Regs.Status() != 0 {
 				t.Fatalf("%d at work after reset, status %#x", n, d.Regs.Status())
 			}
@@ -454,7 +464,7 @@ func TestSaveAndRestore(t *testing.T) {
 				e := newEcho()
 				d.SaveRestore(e)
 				after := d.Transport.Inspect()
-				if e.kept != 'a' || after.Status != before.Status || after.Negotiated != before.Negotiated ||
+				if e.kept.Load() != 'a' || after.Status != before.Status || after.Negotiated != before.Negotiated ||
 					after.InterruptStatus != before.InterruptStatus || after.ConfigGeneration != before.ConfigGeneration {
 					t.Errorf("%s: restored %+v of %+v", name, after, before)
 				}
