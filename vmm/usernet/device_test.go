@@ -102,18 +102,21 @@ func TestPausesDuringTransfer(t *testing.T) {
 	}
 }
 
-// TestRateLimitOfStream measures a limit from both ends of what it may be off.
+// TestRateLimitOfStream measures how much of a limit one stream uses. A loaded
+// machine makes it less, so only more than the limit is a failure.
 func TestRateLimitOfStream(t *testing.T) {
 	const bytesPerSecond = 16 << 20
 	g, n, _ := newGuest(t, allFeatures, 8*bytesPerSecond)
 	guest, host := connect(t, g, n)
-	guesttest.Transfer(t, guest, host, 1<<20) // uses up what a silence has saved
-	start := time.Now()
-	guesttest.Transfer(t, guest, host, bytesPerSecond/2)
-	took := time.Since(start).Seconds()
-	t.Logf("%.1f %% of the limit", 100*0.5/took)
-	if took < 0.5*0.9 {
-		t.Errorf("half a second's traffic took %.3f s", took)
+	for name, c := range map[string][2]net.Conn{"from the guest": {guest, host}, "to the guest": {host, guest}} {
+		guesttest.Send(t, c[0], c[1], 1<<20) // uses up what a silence has saved
+		start := time.Now()
+		guesttest.Send(t, c[0], c[1], bytesPerSecond/2)
+		took := time.Since(start).Seconds()
+		t.Logf("%s: %.1f %% of the limit", name, 100*0.5/took)
+		if took < 0.5*0.9 {
+			t.Errorf("%s, half a second's traffic took %.3f s", name, took)
+		}
 	}
 }
 

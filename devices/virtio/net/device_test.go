@@ -396,6 +396,7 @@ func TestRateLimit(t *testing.T) {
 		<-net.ports[0].sent
 	}
 	want := time.Duration(float64(n*size-burst) / (rate / 8) * float64(time.Second))
+	t.Logf("%.1f %% of the limit", 100*float64(want)/float64(time.Since(start)))
 	if got := time.Since(start); got < want*9/10 {
 		t.Errorf("%d frames took %v, at least %v was due", n, got, want)
 	}
