@@ -87,7 +87,7 @@ func runLinux(t *testing.T, vm *kvm.VM, c *kvm.VCPU, g *memory.Guest, cpuid []x8
 	defer func() {
 		fmt.Printf("\n%.2f s, %d completions of %v: %v\n", time.Since(start).Seconds(), n, spent/time.Duration(max(n, 1)), fix.Engine.Counts())
 	}()
-	stop := time.AfterFunc(120*time.Second, func() { _ = c.Kick() })
+	stop := time.AfterFunc(300*time.Second, func() { _ = c.Kick() })
 	defer stop.Stop()
 	for {
 		x, err := c.Run()
@@ -108,7 +108,7 @@ func runLinux(t *testing.T, vm *kvm.VM, c *kvm.VCPU, g *memory.Guest, cpuid []x8
 				x.Data[i] = 0xff
 			}
 		case x86.ExitInterrupted:
-			if time.Since(start) > 120*time.Second {
+			if time.Since(start) > 300*time.Second {
 				r, _ := c.Regs()
 				t.Fatalf("timeout at rip %#x", r.RIP)
 			}

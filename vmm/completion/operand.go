@@ -172,7 +172,7 @@ func (e *Engine) copyMem(linear uint64, p []byte, a paging.Access) verdict {
 	write := a&paging.Write != 0
 	// A store that two pages share is not made by half.
 	if last := linear + uint64(len(p)) - 1; write && (linear^last)&^(memory.PageSize-1) != 0 {
-		if _, v := e.translate(e.wrap(last), a); v != done {
+		if _, v := e.translate(e.wrap(last&^(memory.PageSize-1)), a); v != done {
 			return v
 		}
 	}
