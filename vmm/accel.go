@@ -3,11 +3,13 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -85,10 +87,22 @@ const (
 
 // openAccelerator opens the accelerator that accel names. What the choice
 // costs, and whether another would be faster, goes to log in one line.
-func openAccelerator(accel string, log *slog.Logger) (VM, error) {
+// soft is how the software CPU is to behave, if it is chosen; only that one can
+// be deterministic.
+func openAccelerator(accel string, log *slog.Logger, soft ...softcpu.Options) (VM, error) {
+	var opts softcpu.Options
+	if len(soft) > 0 {
+		opts = soft[0]
+	}
+	if opts.Deterministic && Accelerator(accel) == AccelKVM {
+		return nil, errors.New("KVM cannot be deterministic: use --accel soft")
+	}
+	if opts.Deterministic {
+		return openSoft(opts)
+	}
 	switch Accelerator(accel) {
 	case AccelSoft:
-		return openSoft()
+		return openSoft(opts)
 	case AccelKVM:
 		return openKVM(log)
 	case AccelAuto:
@@ -97,7 +111,7 @@ func openAccelerator(accel string, log *slog.Logger) (VM, error) {
 			return vm, nil
 		}
 		log.Warn(fmt.Sprintf("no KVM (%v): guest code runs on the software CPU, 20 to 50 times slower than on the processor", err))
-		return openSoft()
+		return openSoft(opts)
 	}
 	return nil, fmt.Errorf("accelerator %q: want %s, %s or %s", accel, AccelAuto, AccelKVM, AccelSoft)
 }

@@ -14,8 +14,8 @@ var (
 	_ MSI  = (*softcpu.MSI)(nil)
 )
 
-func openSoft() (VM, error) {
-	vm, err := softcpu.New(softcpu.Options{})
+func openSoft(opts softcpu.Options) (VM, error) {
+	vm, err := softcpu.New(opts)
 	if err != nil {
 		return nil, err
 	}
