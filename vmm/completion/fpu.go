@@ -144,12 +144,13 @@ func (e *Engine) ldmxcsr() verdict {
 	return e.putState(compSSE)
 }
 
-// mxcsrMask is the bits of MXCSR that exist (SDM vol. 1, 11.6.6).
+// mxcsrMask is the bits of MXCSR that exist (SDM vol. 1, 11.6.6). The host does
+// not always say; every 64-bit processor has denormals-are-zeros.
 func (e *Engine) mxcsrMask() uint32 {
 	if m := binary.LittleEndian.Uint32(e.area[offMXCSRMask:]); m != 0 {
 		return m
 	}
-	return 0xffbf
+	return 0xffff
 }
 
 func (e *Engine) stmxcsr() verdict {

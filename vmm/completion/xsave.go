@@ -128,6 +128,9 @@ func (e *Engine) xsave(op Op) verdict {
 	if v != done {
 		return v
 	}
+	if _, v := e.translate(at, paging.Write); v != done {
+		return v // a fault is reported at the start of the area
+	}
 	if err := e.env.XSave(e.area); err != nil {
 		return e.fail(err)
 	}
@@ -143,6 +146,7 @@ func (e *Engine) xsave(op Op) verdict {
 
 // saveLegacy writes the parts of the legacy region that components stand for.
 func (e *Engine) saveLegacy(at, comps uint64, mxcsr bool) verdict {
+	binary.LittleEndian.PutUint32(e.area[offMXCSRMask:], e.mxcsrMask())
 	type part struct {
 		wanted   bool
 		from, to uint64
