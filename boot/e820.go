@@ -1,8 +1,11 @@
 package boot
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
+	"github.com/vitrine-vmm/vitrine/boot/acpi"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 )
 
@@ -26,8 +29,10 @@ type e820Entry struct {
 
 // e820Map describes the guest's memory to its kernel: RAM without what a PC
 // keeps for itself below 1 MiB, the EBDA and the BIOS area where tables are
-// (they stay readable after boot), and persistent-memory images.
-func e820Map(regions []memory.Region) ([]e820Entry, error) {
+// (they stay readable after boot), persistent-memory images, and the PCI
+// configuration space, which Linux does not use before ACPI runs unless it is
+// reserved here.
+func e820Map(regions []memory.Region, tables *acpi.Config) ([]e820Entry, error) {
 	var m []e820Entry
 	add := func(from, to memory.Addr, kind uint32) {
 		if from < to {
@@ -48,6 +53,10 @@ func e820Map(regions []memory.Region) ([]e820Entry, error) {
 			add(r.Base, r.End(), e820RAM)
 		}
 	}
+	if tables != nil && tables.PCI != nil {
+		add(tables.PCI.ECAM, tables.PCI.ECAM+memory.Addr(tables.PCI.ECAMSize()), e820Reserved)
+	}
+	slices.SortFunc(m, func(a, b e820Entry) int { return cmp.Compare(a.addr, b.addr) })
 	if len(m) > maxE820 {
 		return nil, fmt.Errorf("%d ranges of memory: the E820 map has room for %d", len(m), maxE820)
 	}

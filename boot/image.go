@@ -96,7 +96,7 @@ func (img *Image) load(g *memory.Guest, k *kernel) (Entry, error) {
 	if p.cmdline, err = img.writeCommandLine(g, k.cmdlineSize); err != nil {
 		return Entry{}, err
 	}
-	if p.e820, err = e820Map(g.Regions()); err != nil {
+	if p.e820, err = e820Map(g.Regions(), img.ACPI); err != nil {
 		return Entry{}, err
 	}
 	if p.rsdp, err = img.writeTables(g); err != nil {

@@ -147,7 +147,7 @@ func guessFormat(b []byte) string {
 	switch {
 	case len(b) == 0:
 		return "the file is empty"
-	case len(b) > 0x3c && string(b[0x38:0x3c]) == "ARM\x64":
+	case len(b) >= 0x3c && string(b[0x38:0x3c]) == "ARM\x64":
 		return "an arm64 Image; give a kernel for x86-64"
 	case bytes.HasPrefix(b, []byte("MZ")):
 		return "an EFI program; give the kernel itself (arch/x86/boot/bzImage or vmlinux)"
