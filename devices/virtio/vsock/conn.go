@@ -61,9 +61,8 @@ const (
 // held until Read takes it, at most 256 KiB (the guest's credit, virtio 1.2
 // §5.10.6.3).
 type Conn struct {
-	m        *mux
-	key      key
-	guestCID uint32
+	m   *mux
+	key key
 
 	queued bool  // in m's list of connections with something due; guarded by m.mu
 	next   *Conn // the list; guarded by m.mu
@@ -97,8 +96,8 @@ type Conn struct {
 
 var _ net.Conn = (*Conn)(nil)
 
-func newConn(m *mux, k key, guestCID uint32, s state) *Conn {
-	c := &Conn{m: m, key: k, guestCID: guestCID, state: s, gone: make(chan struct{})}
+func newConn(m *mux, k key, s state) *Conn {
+	c := &Conn{m: m, key: k, state: s, gone: make(chan struct{})}
 	c.readable.L, c.writable.L = &c.mu, &c.mu
 	return c
 }
@@ -107,7 +106,7 @@ func newConn(m *mux, k key, guestCID uint32, s state) *Conn {
 func (c *Conn) LocalAddr() net.Addr { return Addr{HostCID, c.key.local} }
 
 // RemoteAddr is the guest's end.
-func (c *Conn) RemoteAddr() net.Addr { return Addr{c.guestCID, c.key.peer} }
+func (c *Conn) RemoteAddr() net.Addr { return Addr{c.m.guestCID, c.key.peer} }
 
 // Gone is closed when the guest knows the connection no more, because it closed
 // or reset its end or was itself reset. What it sent before can still be read.

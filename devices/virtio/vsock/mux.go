@@ -44,10 +44,10 @@ const (
 //
 // Locks are taken in the order Conn.mu, mux.mu.
 type mux struct {
-	kick func() // called without locks after something became due
+	kick     func() // called without locks after something became due
+	guestCID uint32
 
 	mu        sync.Mutex
-	guestCID  uint32
 	conns     map[key]*Conn
 	listeners map[uint32]*Listener
 	forward   func(*Conn) // takes requests that no listener does; called with mu held
@@ -88,11 +88,7 @@ func (m *mux) receive(h *header, src io.Reader) {
 	}
 }
 
-func (m *mux) cid() uint32 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.guestCID
-}
+func (m *mux) cid() uint32 { return m.guestCID }
 
 func (m *mux) lookup(k key) *Conn {
 	m.mu.Lock()
@@ -155,7 +151,7 @@ func (m *mux) request(k key, h *header) bool {
 
 // add makes a connection; m.mu is held.
 func (m *mux) add(k key, s state) *Conn {
-	c := newConn(m, k, m.guestCID, s)
+	c := newConn(m, k, s)
 	m.conns[k] = c
 	m.open++
 	return c
@@ -275,10 +271,9 @@ func (m *mux) resetAll() {
 		cs = append(cs, c)
 	}
 	m.rsts, m.rstsSent = nil, 0
-	cid := m.guestCID
 	m.mu.Unlock()
 	for _, c := range cs {
-		c.transportReset(cid)
+		c.transportReset()
 	}
 }
 
@@ -289,10 +284,4 @@ func (m *mux) setForward(f func(*Conn)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.forward = f
-}
-
-func (m *mux) setCID(cid uint32) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.guestCID = cid
 }

@@ -328,7 +328,7 @@ func TestOutOfTurnOperationsReset(t *testing.T) {
 }
 
 func TestDial(t *testing.T) {
-	answer := func(o op) (net.Conn, error, *script) {
+	answer := func(o op) (*script, net.Conn, error) {
 		s := newScript(t, 4)
 		s.m.kick = func() {
 			if ops := s.drain(); len(ops) == 1 && ops[0] == opRequest {
@@ -339,15 +339,15 @@ func TestDial(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		c, err := s.m.dialContext(ctx, 1024)
-		return c, err, s
+		return s, c, err
 	}
-	if _, err, _ := answer(opResponse); err != nil {
+	if _, _, err := answer(opResponse); err != nil {
 		t.Errorf("accepted: %v", err)
 	}
-	if _, err, s := answer(opRST); !errors.Is(err, syscall.ECONNREFUSED) || s.m.open != 0 {
+	if s, _, err := answer(opRST); !errors.Is(err, syscall.ECONNREFUSED) || s.m.open != 0 {
 		t.Errorf("refused: %v, %d open", err, s.m.open)
 	}
-	if _, err, s := answer(opRW); !errors.Is(err, syscall.ECONNRESET) || s.m.open != 0 {
+	if s, _, err := answer(opRW); !errors.Is(err, syscall.ECONNRESET) || s.m.open != 0 {
 		t.Errorf("answered out of turn: %v, %d open", err, s.m.open)
 	}
 }

@@ -125,7 +125,7 @@ func (c *Conn) transmit(s sink) result {
 	}
 	c.sent(o)
 	h := header{
-		srcCID: HostCID, dstCID: uint64(c.guestCID), srcPort: c.key.local, dstPort: c.key.peer,
+		srcCID: HostCID, dstCID: uint64(c.m.guestCID), srcPort: c.key.local, dstPort: c.key.peer,
 		len: uint32(n), typ: typeStream, op: o, bufAlloc: bufAlloc, fwdCnt: c.fwdCnt,
 	}
 	if o == opShutdown {
@@ -253,14 +253,11 @@ func (c *Conn) refuse() {
 }
 
 // transportReset ends c without a word to the guest, which has forgotten it.
-// A connection that the guest has not been asked for yet goes on, under the
-// guest's present context ID.
-func (c *Conn) transportReset(guestCID uint32) {
+// A connection that the guest has not been asked for yet goes on.
+func (c *Conn) transportReset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.due&dueRequest == 0 {
 		c.finish(syscall.ECONNRESET)
-		return
 	}
-	c.guestCID = guestCID
 }
