@@ -63,9 +63,6 @@ func (e *Engine) syscallEntry() verdict {
 	if e.mode != mode64 || s.EFER&x86.EFERSCE == 0 || s.CR2>>63 == 0 {
 		return unknown
 	}
-	if e.calls.known && s.CR2 != e.calls.lstar && s.CR2 != e.calls.cstar && e.calls.lstar>>63 != 0 {
-		return unknown
-	}
 	frame, ok := e.faultFrame()
 	if !ok {
 		return unknown
