@@ -20,11 +20,11 @@ run: $(BIN) ## boot the embedded guest to a shell
 	@$(BIN) run
 
 test: ## unit tests, guest tests (where /dev/kvm is), and each fuzz target for a moment
-	$(GO) test ./...
+	@./.ci/test
 	@FUZZTIME=$(FUZZTIME) ./.ci/fuzz
 
 test-slow: ## also the guests that take minutes
-	VITRINE_SLOW=1 $(GO) test -timeout 60m ./...
+	@VITRINE_SLOW=1 ./.ci/test -timeout 60m
 
 check: ## formatting, vet, staticcheck, tidy
 	@out=$$(gofmt -l .); test -z "$$out" || { echo "not gofmt-clean: $$out"; exit 1; }
