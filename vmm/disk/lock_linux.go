@@ -29,3 +29,9 @@ func lock(f *os.File, exclusive bool) error {
 	}
 	return fmt.Errorf("lock: %w", err)
 }
+
+// unlock ends the lock now. Closing the file is not enough: io_uring lets go
+// of a file some time after the ring was closed.
+func unlock(f *os.File) {
+	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Whence: io.SeekStart})
+}

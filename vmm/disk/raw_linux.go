@@ -366,6 +366,7 @@ func ignoringEINTR(f func() error) error {
 // Close implements blk.Store. What was not flushed is left to the host, as
 // with a disk whose power fails.
 func (r *raw) Close() error {
+	unlock(r.f)
 	err := r.f.Close()
 	if r.buffered != nil {
 		err = errors.Join(err, r.buffered.Close())

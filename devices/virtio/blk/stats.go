@@ -13,20 +13,36 @@ type counters struct {
 	reads, writes, flushes, discards, readBytes, writtenBytes, errors atomic.Uint64
 }
 
-func (c *counters) count(r *Request, status byte) {
+// count counts one request.
+func (s *Stats) count(r *Request, status byte) {
 	switch {
 	case status != statusOK:
-		c.errors.Add(1)
+		s.Errors++
 	case r.Op == OpFlush:
-		c.flushes.Add(1)
+		s.Flushes++
 	case r.Op == OpWrite:
-		c.writes.Add(1)
-		c.writtenBytes.Add(uint64(r.Length))
+		s.Writes++
+		s.WrittenBytes += uint64(r.Length)
 	case r.Op != OpRead:
-		c.discards.Add(1)
+		s.Discards++
 	case r.Length > 0: // not a serial number, which looks like an empty read
-		c.reads.Add(1)
-		c.readBytes.Add(uint64(r.Length))
+		s.Reads++
+		s.ReadBytes += uint64(r.Length)
+	}
+}
+
+// add adds what has changed: most requests touch two of the counters.
+func (c *counters) add(s *Stats) {
+	for _, p := range [...]struct {
+		to *atomic.Uint64
+		n  uint64
+	}{
+		{&c.reads, s.Reads}, {&c.writes, s.Writes}, {&c.flushes, s.Flushes}, {&c.discards, s.Discards},
+		{&c.readBytes, s.ReadBytes}, {&c.writtenBytes, s.WrittenBytes}, {&c.errors, s.Errors},
+	} {
+		if p.n > 0 {
+			p.to.Add(p.n)
+		}
 	}
 }
 
