@@ -205,14 +205,20 @@ func TestPCIDoorbellsMove(t *testing.T) {
 
 // A working device is served through the doorbells at its new address.
 func TestPCIMovesWhileServing(t *testing.T) {
-	d := virtiotest.New(t, newEcho(), virtiotest.Config{PCI: true})
+	d := virtiotest.New(t, newEcho(), virtiotest.Config{PCI: true, Doorbells: true})
 	d.Start(0)
-	d.Rings[0].Do(t, [][]byte{{1}}, 1)
-	two := []byte{0, 0}
-	d.Regs.Poke(0x10000+4, two) // memory space off
-	two[0] = 2
-	d.Regs.Poke(0x10000+4, two) // and on
-	d.Rings[0].Do(t, [][]byte{{1}}, 1)
+	for range 3 {
+		d.Rings[0].Do(t, [][]byte{{1}}, 1)
+		req := d.Rings[1].Prepare([][]byte{{1}}, 1)
+		d.Regs.Poke(0x10000+4, []byte{0, 0}) // memory space off
+		d.Rings[1].Submit(req)
+		d.Regs.Poke(0x10000+4, []byte{2, 0}) // and on
+		d.Rings[1].Kick()
+		if d.Rings[1].Wait(t) != req {
+			t.Error("not the request")
+		}
+		d.Rings[1].Release(req)
+	}
 }
 
 // wide has more queues than PCI has room for.

@@ -96,8 +96,10 @@ const allFeatures = ^uint64(0)
 
 // bothTransports runs a test behind each.
 func bothTransports(t *testing.T, test func(t *testing.T, cfg virtiotest.Config)) {
-	for name, pci := range map[string]bool{"mmio": false, "pci": true} {
-		t.Run(name, func(t *testing.T) { test(t, virtiotest.Config{PCI: pci}) })
+	for name, cfg := range map[string]virtiotest.Config{
+		"mmio": {}, "pci": {PCI: true}, "mmio doorbells": {Doorbells: true}, "pci doorbells": {PCI: true, Doorbells: true},
+	} {
+		t.Run(name, func(t *testing.T) { test(t, cfg) })
 	}
 }
 

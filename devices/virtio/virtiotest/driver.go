@@ -16,6 +16,10 @@ type Config struct {
 	Memory    uint64 // bytes of guest memory; default 16 MiB
 	QueueSize uint16 // at most; default what the device offers
 	Options   virtio.Options
+
+	// Doorbells has notifications go straight to doorbells, as with an
+	// accelerator that has them; otherwise they are register accesses.
+	Doorbells bool
 }
 
 // Driver drives one device through a transport, as a guest's driver would.
@@ -78,15 +82,10 @@ func New(t testing.TB, dev virtio.Device, cfg Config) *Driver {
 func (d *Driver) connect() {
 	d.t.Helper()
 	if d.cfg.PCI {
-		d.Transport, d.Regs = newPCI(d.t, d.Device, d.Mem, d.cfg.Options, d.interrupt)
-		return
+		d.Transport, d.Regs = newPCI(d.t, d.Device, d.Mem, d.cfg, d.interrupt)
+	} else {
+		d.Transport, d.Regs = newMMIO(d.t, d.Device, d.Mem, d.cfg, d.interrupt)
 	}
-	m, err := virtio.NewMMIO(d.Device, d.Mem, virtio.MMIOOptions{Options: d.cfg.Options,
-		IRQ: func() error { d.interrupt(-1); return nil }})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.Transport, d.Regs = m, newMMIORegs(m)
 }
 
 func (d *Driver) newArena() { d.Arena = NewArena(d.Mem, d.base, memory.Addr(d.cfg.Memory)) }

@@ -2,6 +2,7 @@ package virtiotest
 
 import (
 	"encoding/binary"
+	"testing"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
@@ -11,14 +12,28 @@ import (
 type mmioRegs struct {
 	m     *virtio.MMIO
 	notes [][4]byte // a queue's notification, ready: sending one must not allocate
+	bells []virtio.Doorbell
 }
 
-func newMMIORegs(m *virtio.MMIO) *mmioRegs {
-	r := &mmioRegs{m: m, notes: make([][4]byte, len(m.Device().Spec().QueueMax))}
+func newMMIO(t testing.TB, dev virtio.Device, mem *memory.Guest, cfg Config, interrupt func(queue int)) (virtio.Transport, Registers) {
+	t.Helper()
+	n := len(dev.Spec().QueueMax)
+	r := &mmioRegs{notes: make([][4]byte, n), bells: make([]virtio.Doorbell, n)}
 	for i := range r.notes {
 		binary.LittleEndian.PutUint32(r.notes[i][:], uint32(i))
 	}
-	return r
+	opts := virtio.MMIOOptions{Options: cfg.Options, IRQ: func() error { interrupt(-1); return nil }}
+	if cfg.Doorbells {
+		opts.Doorbell = func(queue int) (virtio.Doorbell, error) {
+			r.bells[queue] = virtio.NewDoorbell()
+			return r.bells[queue], nil
+		}
+	}
+	var err error
+	if r.m, err = virtio.NewMMIO(dev, mem, opts); err != nil {
+		t.Fatal(err)
+	}
+	return r.m, r
 }
 
 func (r *mmioRegs) get(off uint64) uint32 {
@@ -79,6 +94,10 @@ func (r *mmioRegs) QueueReady(queue int) bool {
 }
 
 func (r *mmioRegs) Notify(queue int) {
+	if b := r.bells[queue]; b != nil {
+		b.Ring()
+		return
+	}
 	r.m.Write(virtio.NotifyOffset, r.notes[queue][:])
 }
 

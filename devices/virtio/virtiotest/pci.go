@@ -2,6 +2,7 @@ package virtiotest
 
 import (
 	"encoding/binary"
+	"sync"
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/devices/bus"
@@ -32,6 +33,37 @@ type pciRegs struct {
 	msix     uint64 // the capability
 	queues   int
 	note     [2]byte
+
+	mu    sync.Mutex
+	bells map[uint64]virtio.Doorbell // by address, while they are open
+}
+
+// addressBell is a doorbell that rings when somebody writes to its address.
+type addressBell struct {
+	virtio.Doorbell
+	r    *pciRegs
+	addr uint64
+}
+
+func (r *pciRegs) doorbell(_ int, addr uint64) (virtio.Doorbell, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := addressBell{virtio.NewDoorbell(), r, addr}
+	r.bells[addr] = b
+	return b, nil
+}
+
+func (b addressBell) Close() error {
+	b.r.mu.Lock()
+	defer b.r.mu.Unlock()
+	delete(b.r.bells, b.addr)
+	return nil
+}
+
+func (r *pciRegs) bellAt(addr uint64) virtio.Doorbell {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bells[addr]
 }
 
 // fakeMSI delivers to a function what the accelerator would deliver to a CPU.
@@ -46,19 +78,24 @@ func (m *fakeMSI) Close() error                    { return nil }
 
 // newPCI puts dev on a bus of its own and finds it there. Vector 0 is the
 // configuration's, vector i+1 queue i's.
-func newPCI(t testing.TB, dev virtio.Device, mem *memory.Guest, opts virtio.Options, interrupt func(queue int)) (virtio.Transport, Registers) {
+func newPCI(t testing.TB, dev virtio.Device, mem *memory.Guest, cfg Config, interrupt func(queue int)) (virtio.Transport, Registers) {
 	t.Helper()
-	p, err := virtio.NewPCI(dev, mem, virtio.PCIOptions{Options: opts, NewMSI: func() (pci.MSI, error) {
+	b := bus.New()
+	r := &pciRegs{t: t, bus: b, queues: len(dev.Spec().QueueMax), bells: make(map[uint64]virtio.Doorbell)}
+	opts := virtio.PCIOptions{Options: cfg.Options, NewMSI: func() (pci.MSI, error) {
 		return &fakeMSI{fire: func(vector int) {
 			if vector > 0 {
 				interrupt(vector - 1)
 			}
 		}}, nil
-	}})
+	}}
+	if cfg.Doorbells {
+		opts.Doorbell = r.doorbell
+	}
+	p, err := virtio.NewPCI(dev, mem, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := bus.New()
 	host := pci.NewHost(b, pci.Window{Base: pciWindow, Size: pciWindowSize})
 	n, err := host.Add(p.Function())
 	if err != nil {
@@ -67,7 +104,7 @@ func newPCI(t testing.TB, dev virtio.Device, mem *memory.Guest, opts virtio.Opti
 	if err := b.Map(bus.Range{Base: pciECAM, Size: pci.ECAMSize, Name: "ecam"}, host.ECAM()); err != nil {
 		t.Fatal(err)
 	}
-	r := &pciRegs{t: t, bus: b, config: pciECAM + uint64(n)<<15, queues: len(dev.Spec().QueueMax)}
+	r.config = pciECAM + uint64(n)<<15
 	r.discover()
 	r.enableMSIX()
 	return p, r
@@ -171,7 +208,12 @@ func (r *pciRegs) QueueReady(queue int) bool {
 func (r *pciRegs) Notify(queue int) {
 	// What notify_off says for a queue needs its selection, which others may
 	// be using: here it is the queue's number.
-	r.bus.Write(r.notify+uint64(queue)*uint64(r.multiply), r.note[:])
+	at := r.notify + uint64(queue)*uint64(r.multiply)
+	if b := r.bellAt(at); b != nil {
+		b.Ring()
+		return
+	}
+	r.bus.Write(at, r.note[:])
 }
 
 func (r *pciRegs) Interrupt() uint8                 { return uint8(r.get(r.isr, 1)) }
