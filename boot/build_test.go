@@ -116,7 +116,7 @@ type testBz struct {
 	payload   []byte // as in the file, its size appended
 	sects     uint8
 	initSize  uint32
-	protected []byte // in front of the payload
+	protected []byte // in front of the payload; default a sector
 }
 
 // buildBz lays out a bzImage with protocol 2.15 and what an x86-64 kernel says
@@ -128,6 +128,9 @@ func buildBz(z testBz) []byte {
 	}
 	b := make([]byte, (sects+1)*sector)
 	le := binary.LittleEndian
+	if z.protected == nil {
+		z.protected = make([]byte, sector)
+	}
 	protected := append(bytes.Clone(z.protected), make([]byte, -len(z.protected)&15)...)
 	offset := len(protected)
 	protected = append(protected, z.payload...)
