@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -128,5 +129,41 @@ func BenchmarkTCPThroughDevice(b *testing.B) {
 	b.SetBytes(2 << 20)
 	for b.Loop() {
 		guesttest.Transfer(b, guest, host, 1<<20)
+	}
+}
+
+// TestGroupThroughDevices joins two guests, of which one has offloads, and has
+// them talk while each still reaches the host.
+func TestGroupThroughDevices(t *testing.T) {
+	dir, err := os.MkdirTemp("", "group") // t.TempDir may be too long for a UNIX socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	var guests [2]*guesttest.Guest
+	var nets [2]*usernet.Network
+	for i, features := range []uint64{allFeatures, virtionet.FeatureMrgRxbuf} {
+		n, err := usernet.New(usernet.Config{Group: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		nets[i] = n
+		guests[i] = guesttest.New(t, guesttest.Config{
+			Device:  virtionet.Config{Backend: n, MAC: n.GuestMAC(), MTU: n.MTU()},
+			Address: netip.PrefixFrom(n.GuestIP(), n.Subnet().Bits()), Gateway: n.Gateway(), Features: features,
+		})
+	}
+	l := guests[1].Listen(7)
+	c1 := guests[0].Dial(netip.AddrPortFrom(nets[1].GuestIP(), 7))
+	c2, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c2.Close()
+	guesttest.Transfer(t, c1, c2, 2<<20)
+	for i := range guests {
+		guest, host := connect(t, guests[i], nets[i])
+		guesttest.Transfer(t, guest, host, 1<<20)
 	}
 }

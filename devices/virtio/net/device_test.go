@@ -82,8 +82,8 @@ func TestOffloadsNeedOneAnother(t *testing.T) {
 		}
 		g := newGuest(t, net, Config{}, features)
 		g.send(Header{}, ethernet(testMAC, 60))
-		if net.taken != want&Offloads {
-			t.Errorf("%#x: the back end was told %#x", features, net.taken)
+		if net.taken.Load() != want&Offloads {
+			t.Errorf("%#x: the back end was told %#x", features, net.taken.Load())
 		}
 	}
 }
@@ -430,5 +430,28 @@ func TestMultiqueue(t *testing.T) {
 	g.d.Start(FeatureCtrlVQ | FeatureCtrlRX)
 	if a := g.command(2, ctrlRX, ctrlRXPromisc, []byte{1}); a != ctrlOK || net.pairs.Load() != 1 {
 		t.Errorf("answer %d, the back end uses %d", a, net.pairs.Load())
+	}
+}
+
+func TestOverPCI(t *testing.T) {
+	net := newFakeBackend(2, Offloads)
+	g := newGuestAt(t, net, Config{}, ringFeatures|Offloads|FeatureMrgRxbuf|FeatureCtrlVQ|FeatureCtrlRX|FeatureMQ|FeatureStatus, true)
+	frame := ethernet(testMAC, 1000)
+	g.send(Header{}, frame)
+	if got := <-net.ports[0].sent; !bytes.Equal(got[HeaderLen:], frame) {
+		t.Error("the back end got another frame")
+	}
+	g.buffers(600, 600)
+	net.ports[0].in <- withHeader(Header{}, frame)
+	if h, got := g.recv(); h.NumBuffers != 2 || !bytes.Equal(got, frame) {
+		t.Errorf("guest got %d bytes in %d buffers", len(got), h.NumBuffers)
+	}
+	if a := g.command(4, ctrlMQ, ctrlMQPairSet, []byte{2, 0}); a != ctrlOK {
+		t.Errorf("two pairs: %d", a)
+	}
+	before := g.d.Regs.Generation()
+	g.dev.SetLink(false)
+	if g.d.Config16(6) != 0 || g.d.Regs.Generation() == before {
+		t.Error("the driver does not see that the link is down")
 	}
 }

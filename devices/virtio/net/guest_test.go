@@ -16,7 +16,7 @@ var testMAC = stdnet.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
 type fakeBackend struct {
 	offloads uint64
 	ports    []*fakePort
-	taken    uint64
+	taken    atomic.Uint64
 	pairs    atomic.Int64
 }
 
@@ -30,7 +30,7 @@ func newFakeBackend(pairs int, offloads uint64) *fakeBackend {
 }
 
 func (b *fakeBackend) Offloads() uint64           { return b.offloads }
-func (b *fakeBackend) SetOffloads(o uint64) error { b.taken = o; return nil }
+func (b *fakeBackend) SetOffloads(o uint64) error { b.taken.Store(o); return nil }
 func (b *fakeBackend) SetPairs(n int) error       { b.pairs.Store(int64(n)); return nil }
 func (b *fakeBackend) Ports() (ps []Port) {
 	for _, p := range b.ports {
@@ -95,6 +95,11 @@ type guest struct {
 
 func newGuest(t testing.TB, net *fakeBackend, cfg Config, features uint64) *guest {
 	t.Helper()
+	return newGuestAt(t, net, cfg, features, false)
+}
+
+func newGuestAt(t testing.TB, net *fakeBackend, cfg Config, features uint64, pci bool) *guest {
+	t.Helper()
 	cfg.Backend = net
 	if cfg.MAC == nil {
 		cfg.MAC = testMAC
@@ -103,7 +108,7 @@ func newGuest(t testing.TB, net *fakeBackend, cfg Config, features uint64) *gues
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{t: t, dev: dev, net: net, d: virtiotest.New(t, dev, virtiotest.Config{})}
+	g := &guest{t: t, dev: dev, net: net, d: virtiotest.New(t, dev, virtiotest.Config{PCI: pci})}
 	g.d.Start(features)
 	return g
 }

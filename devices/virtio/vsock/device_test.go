@@ -132,6 +132,21 @@ func TestForwardGetsWhatNobodyListensFor(t *testing.T) {
 	}
 }
 
+func TestOverPCI(t *testing.T) {
+	dev := mustNew(t, Config{})
+	g := &guest{t: t, dev: dev, d: virtiotest.New(t, dev, virtiotest.Config{PCI: true})}
+	g.start(8, 4096)
+	if cid := g.d.Config64(0); cid != testCID {
+		t.Errorf("context ID %d", cid)
+	}
+	c, h := g.dial(9)
+	g.answer(h, opRW, []byte("hello"))
+	p := make([]byte, 10)
+	if n, err := c.Read(p); err != nil || string(p[:n]) != "hello" {
+		t.Errorf("host got %q, %v", p[:n], err)
+	}
+}
+
 // reflected is a connection of the host with itself by way of the guest.
 func reflected(dev *Device, port uint32) (c1, c2 net.Conn, stop func(), err error) {
 	l, err := dev.Listen(port)
