@@ -191,7 +191,7 @@ func (m *Machine) runCPU(c *vcpu, created chan<- error, begin <-chan struct{}) {
 	}
 	defer c.close()
 	<-begin
-	if m.gate.state() == gateStop {
+	if !m.gate.pass(c.work) { // stopped, or paused, before it began
 		return
 	}
 	if end := c.loop(); end != nil {
