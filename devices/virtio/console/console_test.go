@@ -104,12 +104,12 @@ func TestInputWaitsForTheHost(t *testing.T) {
 	d := virtiotest.New(t, New("console0", in, nil), virtiotest.Config{})
 	d.Start(0)
 	r := d.Rings[receiveQueue]
-	req := r.Add(nil, 10)
+	r.Add(nil, 10)
 	r.Kick()
 	d.Regs.SetStatus(0) // ends Serve though the reader cannot be interrupted
 	d.Start(0)
 	r = d.Rings[receiveQueue]
-	req = r.Add(nil, 10)
+	req := r.Add(nil, 10)
 	r.Kick()
 	go func() { _, _ = feed.Write([]byte("typed")) }()
 	if got := r.Wait(t); got != req || string(got.In()[:got.Written]) != "typed" {
