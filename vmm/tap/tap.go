@@ -8,7 +8,7 @@ package tap
 type Config struct {
 	Name   string // an existing or a new device; "vitrine%d" with a free number if empty
 	Bridge string // the bridge to attach the device to; none if empty
-	Queues int    // queue pairs, at most 256; 1 if 0
+	Queues int    // queue pairs, at most 256; 1 if 0, or if an existing device has one
 	MTU    int    // set on the device if not 0
 }
 

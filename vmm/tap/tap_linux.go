@@ -61,8 +61,17 @@ func (cfg *Config) check() error {
 }
 
 func (t *Tap) open(cfg Config) error {
-	for range cfg.Queues {
-		f, err := t.openQueue(cfg.Queues > 1)
+	multi, queues := cfg.Queues > 1, cfg.Queues
+	for i := 0; i < queues; i++ {
+		f, err := t.openQueue(multi)
+		if i == 0 && errors.Is(err, unix.EINVAL) {
+			// A device that exists is of one kind or the other, and a
+			// machine works with either.
+			multi = !multi
+			if f, err = t.openQueue(multi); !multi {
+				queues, t.attached = 1, 1
+			}
+		}
 		if err != nil {
 			return err
 		}

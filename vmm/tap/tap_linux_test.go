@@ -276,6 +276,40 @@ func TestQueuesAndBridge(t *testing.T) {
 	}
 }
 
+// TestExistingDevices opens devices that root made with one queue and with
+// several, whatever the number of queues that is asked for.
+func TestExistingDevices(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	mustOpen(t, Config{}).Close() // or skip
+	for name, c := range map[string]struct {
+		options []string
+		want    [2]int // ports when 1 and when 4 are asked for
+	}{"single0": {[]string{"vnet_hdr"}, [2]int{1, 1}}, "multi0": {[]string{"vnet_hdr", "multi_queue"}, [2]int{1, 4}}} {
+		args := append([]string{"tuntap", "add", "dev", name, "mode", "tap"}, c.options...)
+		if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+			t.Skipf("ip %v: %v: %s", args, err, out)
+		}
+		for i, queues := range []int{1, 4} {
+			dev, err := Open(Config{Name: name, Queues: queues})
+			if err != nil {
+				t.Errorf("%s with %d queues: %v", name, queues, err)
+				continue
+			}
+			if n := len(dev.Ports()); n != c.want[i] {
+				t.Errorf("%s with %d queues: %d ports, want %d", name, queues, n, c.want[i])
+			}
+			if err := errors.Join(dev.SetPairs(1), dev.SetPairs(len(dev.Ports())), dev.Close()); err != nil {
+				t.Errorf("%s with %d queues: %v", name, queues, err)
+			}
+			if _, err := net.InterfaceByName(name); err != nil {
+				t.Errorf("%s went with Close: %v", name, err)
+			}
+		}
+	}
+}
+
 // addBridge makes a bridge in the namespace.
 func addBridge(name string) error {
 	out, err := exec.Command("ip", "link", "add", name, "type", "bridge").CombinedOutput()
