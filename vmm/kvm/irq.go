@@ -4,8 +4,11 @@ package kvm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -188,12 +191,17 @@ func (vm *VM) updateRoutes() error {
 // eventBell is a doorbell over an event fd: the guest's write signals it
 // inside KVM, and the waiting goroutine is woken by Go's poller.
 type eventBell struct {
+	vm  *VM
+	arg [64]byte // struct kvm_ioeventfd
 	f   *os.File
 	fd  int
 	buf [8]byte
 }
 
-var _ virtio.Doorbell = (*eventBell)(nil)
+var (
+	_ virtio.Doorbell = (*eventBell)(nil)
+	_ io.Closer       = (*eventBell)(nil)
+)
 
 func (b *eventBell) Wait() error {
 	_, err := b.f.Read(b.buf[:])
@@ -202,10 +210,29 @@ func (b *eventBell) Wait() error {
 
 func (b *eventBell) Ring() { _ = signal(b.fd) }
 
+// Close takes the doorbell from its address. Nobody may wait on it.
+func (b *eventBell) Close() error {
+	b.vm.mu.Lock()
+	defer b.vm.mu.Unlock()
+	i := slices.Index(b.vm.bells, b)
+	if i < 0 {
+		return nil // closed with the machine
+	}
+	b.vm.bells = slices.Delete(b.vm.bells, i, i+1)
+	flags := binary.NativeEndian.Uint32(b.arg[24:])
+	binary.NativeEndian.PutUint32(b.arg[24:], flags|ioeventDeassign)
+	_, err := ioctlPtr(b.vm.fd, ioIOEventFD, &b.arg)
+	if err != nil {
+		err = fmt.Errorf("KVM_IOEVENTFD: deassign: %w", err)
+	}
+	return errors.Join(err, b.f.Close())
+}
+
 // Flags of KVM_IOEVENTFD.
 const (
 	ioeventDatamatch = 1 << 0
 	ioeventPIO       = 1 << 1
+	ioeventDeassign  = 1 << 2
 )
 
 // Doorbell returns a doorbell that a guest's write to addr rings (api.rst
@@ -233,7 +260,7 @@ func (vm *VM) Doorbell(pio bool, addr uint64, width int, match *uint64) (d virti
 		_ = unix.Close(fd)
 		return nil, false, fmt.Errorf("KVM_IOEVENTFD at %#x: %w", addr, err)
 	}
-	b := &eventBell{f: os.NewFile(uintptr(fd), "doorbell"), fd: fd}
+	b := &eventBell{vm: vm, arg: arg, f: os.NewFile(uintptr(fd), "doorbell"), fd: fd}
 	vm.mu.Lock()
 	vm.bells = append(vm.bells, b)
 	vm.mu.Unlock()

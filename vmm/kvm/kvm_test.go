@@ -4,6 +4,7 @@ package kvm
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"runtime"
 	"testing"
@@ -229,6 +230,22 @@ func TestDoorbellRingsWithoutExit(t *testing.T) {
 	}
 	if x.Port != 0x90 || x.Data[0] != 4 {
 		t.Fatalf("exit %+v, want the write that does not match", x)
+	}
+}
+
+func TestDoorbellThatIsClosedLeavesItsAddress(t *testing.T) {
+	vm, c, _ := realMode(t, []byte{0xe6, 0x90}) // out 0x90, al
+	for range 2 {                               // the address is free again
+		bell, _, err := vm.Doorbell(true, 0x90, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bell.(io.Closer).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if x := next(t, c); x.Port != 0x90 {
+		t.Fatalf("exit %+v, want the write to port 0x90", x)
 	}
 }
 
