@@ -56,6 +56,7 @@ type Result struct {
 	Sregs     bool      // the system registers have changed
 	Raised    bool      // Exception is to be injected
 	Exception Exception // CR2 is already in the system registers
+	Interrupt bool      // a software interrupt is to be injected: the vector in Exception
 	FlushTLB  bool      // the guest asked for its translations to be forgotten
 }
 

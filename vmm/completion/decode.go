@@ -163,7 +163,7 @@ func (in *inst) decode(m mode) decodeResult {
 	if in.hasModRM() {
 		in.decodeModRM(m)
 	}
-	if in.table == map0F3A {
+	if in.table == map0F3A || in.table == mapOne && in.op == 0xcd {
 		in.imm = in.next()
 	}
 	switch {

@@ -1,6 +1,9 @@
 package completion
 
-import "github.com/vitrine-vmm/vitrine/vmm/x86"
+import (
+	"github.com/vitrine-vmm/vitrine/vmm/paging"
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
 
 // execute does what the decoded instruction says.
 func (e *Engine) execute() verdict {
@@ -28,6 +31,8 @@ func (e *Engine) oneByte() verdict {
 		return e.fwait()
 	case 0xcc:
 		return e.int3()
+	case 0xcd:
+		return e.softwareInterrupt()
 	case 0xd9, 0xdb, 0xdd, 0xdf:
 		return e.x87()
 	}
@@ -39,6 +44,40 @@ func (e *Engine) int3() verdict {
 	e.op(OpINT3)
 	e.r.RIP = e.mode.ip(e.r.RIP + uint64(e.in.pos))
 	return e.raise(x86.VectorBP)
+}
+
+// softwareInterrupt is INT n in protected mode; emulators have it in real mode.
+// The gate's privilege is checked here, as an injected event is not asked for
+// its own.
+func (e *Engine) softwareInterrupt() verdict {
+	e.op(OpINT)
+	if e.s.CR0&x86.CR0PE == 0 || e.r.RFLAGS&x86.FlagVM != 0 {
+		return unknown
+	}
+	vector := e.in.imm
+	size := uint64(8)
+	if e.s.EFER&x86.EFERLMA != 0 {
+		size = 16
+	}
+	off := uint64(vector) * size
+	const idt = 2 // error code: an entry of the IDT
+	refused := uint32(vector)<<3 | idt
+	if off+size-1 > uint64(e.s.IDT.Limit) {
+		return e.raiseCode(x86.VectorGP, refused)
+	}
+	var gate [8]byte
+	if v := e.copyMem(e.wrap(e.s.IDT.Base+off), gate[:], paging.Implicit); v != done {
+		return v
+	}
+	switch {
+	case gate[5]&0x1f < 5 || gate[5]>>5&3 < e.s.CPL():
+		return e.raiseCode(x86.VectorGP, refused)
+	case gate[5]&0x80 == 0:
+		return e.raiseCode(x86.VectorNP, refused)
+	}
+	e.r.RIP = e.mode.ip(e.r.RIP + uint64(e.in.pos))
+	e.res.Interrupt, e.res.Exception = true, Exception{Vector: vector}
+	return moved
 }
 
 func (e *Engine) twoByte() verdict {

@@ -70,10 +70,24 @@ func (c *Completer) apply(result *Result) error {
 			return err
 		}
 	}
-	if result.Raised {
+	switch {
+	case result.Raised:
 		return c.inject(result.Exception)
+	case result.Interrupt:
+		return c.interrupt(result.Exception.Vector)
 	}
 	return nil
+}
+
+// interrupt has a software interrupt delivered before the next instruction.
+func (c *Completer) interrupt(vector uint8) (err error) {
+	if c.events, err = c.cpu.Events(); err != nil {
+		return err
+	}
+	c.events.Exception.Injected, c.events.Exception.Pending = 0, 0
+	i := &c.events.Interrupt
+	i.Injected, i.Nr, i.Soft, i.Shadow = 1, vector, 1, 0
+	return c.cpu.SetEvents(&c.events)
 }
 
 // inject has the exception delivered before the next instruction.
