@@ -24,11 +24,15 @@ type testELF struct {
 	segments []testSegment
 	notes    []byte // a PT_NOTE, if not nil
 	align    uint64 // of the notes
+	tight    bool   // no padding between the parts
 }
 
 // buildELF lays out an executable, each segment on a page of the file.
 func buildELF(e testELF) []byte {
-	headers := 4096
+	headers, pad := 4096, 4096
+	if e.tight {
+		headers, pad = elf64HeaderSize+(len(e.segments)+1)*elf64PhdrSize, 1
+	}
 	phnum := len(e.segments)
 	if e.notes != nil {
 		phnum++
@@ -73,7 +77,7 @@ func buildELF(e testELF) []byte {
 		add(ptLoad, 4096, segment{offset: uint64(len(b)), size: uint64(len(s.data)), addr: s.addr, virtual: s.virtual,
 			memSize: max(s.memSize, uint64(len(s.data)))})
 		b = append(b, s.data...)
-		b = append(b, make([]byte, -len(b)&4095)...)
+		b = append(b, make([]byte, -len(b)&(pad-1))...)
 	}
 	if e.notes != nil {
 		add(ptNote, e.align, segment{offset: uint64(len(b)), size: uint64(len(e.notes)), memSize: uint64(len(e.notes))})
@@ -109,6 +113,12 @@ func tinyKernel() testELF {
 			{addr: 0x120_0000, virtual: 0xffffffff81200000, data: bytes.Repeat([]byte("data"), 1000), memSize: 0x8000},
 		},
 		notes: pvhNote(0x100_0456)}
+}
+
+// tightKernel is an executable of a few hundred bytes.
+func tightKernel() testELF {
+	return testELF{entry: 0x100_0002, tight: true, notes: pvhNote(0x100_0003),
+		segments: []testSegment{{addr: 0x100_0000, virtual: 0xffffffff81000000, data: []byte("text"), memSize: 0x1000}}}
 }
 
 // testBz describes a bzImage for buildBz.
