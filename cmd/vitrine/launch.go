@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
-	"github.com/vitrine-vmm/vitrine/devices/virtio/vsock"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/usernet"
 )
@@ -25,7 +25,6 @@ type launch struct {
 
 	devices []virtio.Device
 	network *usernet.Network // the first user network, if any
-	vsock   *vsock.Device    // to the agent, if there is one
 	closers []func() error
 }
 
@@ -81,7 +80,7 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 	if err := l.openKernel(o); err != nil {
 		return err
 	}
-	l.cfg.Devices = l.devices
+	l.cfg.Devices = append(l.devices, rng.New("rng", nil))
 	return nil
 }
 
