@@ -24,7 +24,13 @@ func catchSignals(ctx context.Context) *interrupts {
 	var first, second context.CancelCauseFunc
 	s.second, second = context.WithCancelCause(ctx)
 	s.first, first = context.WithCancelCause(s.second)
-	signal.Notify(s.ch, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		// Ignored are those that nohup, or a shell for its background jobs,
+		// wants to be ignored.
+		if !signal.Ignored(sig) {
+			signal.Notify(s.ch, sig)
+		}
+	}
 	go func() {
 		for n := 0; ; n++ {
 			sig, ok := <-s.ch
