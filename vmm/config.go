@@ -23,6 +23,7 @@ type Config struct {
 	Initrd      string // path, or ""
 	CommandLine string
 	Protocol    boot.Protocol
+	FixedImages bool   // the kernel's and initrd's files never change in place: guests may share their pages
 	CacheDir    string // for unpacked kernels; "" unpacks every time
 	PMEMImage   string // a file to appear as /dev/pmem0 (E820 type 12), copy-on-write
 

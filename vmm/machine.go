@@ -128,6 +128,7 @@ func (m *Machine) loadKernel() error {
 		CommandLine: m.commandLine(),
 		Protocol:    m.cfg.Protocol,
 		CacheDir:    m.cfg.CacheDir,
+		Mutable:     !m.cfg.FixedImages,
 		CPUs:        m.cfg.CPUs,
 		ACPI:        m.acpiConfig(),
 		Notef:       func(format string, args ...any) { m.cfg.Log.Warn(fmt.Sprintf(format, args...)) },
