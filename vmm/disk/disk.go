@@ -86,7 +86,7 @@ func (o *Options) check() error {
 
 func open(o Options) (blk.Backend, error) {
 	if o.Format == QCOW2 {
-		return nil, errors.New("format qcow2: not built in")
+		return openQCOW2(o)
 	}
 	f, err := openRaw(o)
 	if err != nil {

@@ -245,7 +245,7 @@ func (r *raw) transfer(vec [][]byte, off int64, write bool, flags int) error {
 	for len(vec) > 0 {
 		n := copy(chunk[:], vec)
 		vec = vec[n:]
-		for left := chunk[:n]; len(left) > 0; {
+		for left := advance(chunk[:n], 0); len(left) > 0; {
 			n, err := once(fd, left, off, write, flags)
 			if err == unix.EINTR {
 				continue

@@ -90,7 +90,7 @@ type uringChannel struct {
 	free     []uint32
 	inflight int
 	closing  bool
-	refused  []*blk.Request // done without a turn in the ring
+	answered []*blk.Request // done without a turn in the ring
 	reaped   []*blk.Request // reap's scratch space
 	backstop *time.Timer
 }
@@ -99,11 +99,11 @@ type uringChannel struct {
 func (c *uringChannel) Submit(r *blk.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.Err = r.Check(&c.r.info); r.Err != nil || len(c.free) == 0 {
-		if r.Err == nil {
-			r.Err = errors.New("more requests at once than the channel was opened for")
-		}
-		c.refused = append(c.refused, r)
+	if r.Err = r.Check(&c.r.info); r.Err == nil && len(c.free) == 0 {
+		r.Err = errors.New("more requests at once than the channel was opened for")
+	}
+	if r.Err != nil || r.Length == 0 && r.Op != blk.OpFlush {
+		c.answered = append(c.answered, r)
 		return
 	}
 	i := c.free[len(c.free)-1]
@@ -112,6 +112,7 @@ func (c *uringChannel) Submit(r *blk.Request) {
 	c.slots[i] = slot{req: r, fd: int32(c.r.fd)}
 	if r.Op == blk.OpRead || r.Op == blk.OpWrite {
 		c.slots[i].fd = int32(c.r.fdFor(r.Vec, r.Offset))
+		c.slots[i].advance(0) // past pieces without a byte
 	}
 	c.push(i)
 }
@@ -187,8 +188,8 @@ func fillIovecs(table []byte, vec [][]byte, skip int) (n uint32) {
 func (c *uringChannel) Kick() {
 	c.mu.Lock()
 	c.ring.Mute(true)
-	batch := append(c.kicked[:0], c.refused...)
-	c.refused = c.refused[:0]
+	batch := append(c.kicked[:0], c.answered...)
+	c.answered = c.answered[:0]
 	batch = c.turn(batch)
 	if c.inflight > 0 {
 		// From here on reap is woken. What finished before that is taken now.
