@@ -36,3 +36,23 @@ func TestFirstSignalAsksSecondInsists(t *testing.T) {
 	raise()
 	wait(s.second)
 }
+
+func TestSignalsEndTheGuest(t *testing.T) {
+	kernel := tinyKernel(t, out(0x3f8, '!'), forever)
+	eachAccel(t, func(t *testing.T, accel string) {
+		for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+			var o syncBuffer
+			go func() {
+				for o.String() == "" {
+					time.Sleep(time.Millisecond)
+				}
+				_ = syscall.Kill(os.Getpid(), sig)
+			}()
+			var e syncBuffer
+			got := run(context.Background(), []string{"vitrine", "run", "--net", "none", "--kernel", kernel, "--accel", accel}, nil, &o, &e)
+			if got != want {
+				t.Errorf("%v: status %d, want %d, errors %q", sig, got, want, e.String())
+			}
+		}
+	})
+}
