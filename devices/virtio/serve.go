@@ -123,24 +123,39 @@ func (c *core) lingered() {
 	c.clear()
 }
 
-// Pause implements Transport.
+// Pause implements Transport. It waits without mu, so that the device can be
+// looked at meanwhile.
 func (c *core) Pause(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.paused = true
-	if c.run == nil {
+	r := c.run
+	if r == nil {
 		return nil
 	}
 	c.stopServe()
-	select {
-	case <-c.run.done:
+	c.mu.Unlock()
+	err := r.wait(ctx)
+	c.mu.Lock()
+	if err != nil {
+		return fmt.Errorf("virtio device %s: pause: requests in flight: %w", c.spec.Name, err)
+	}
+	if c.run == r {
 		if c.lingers {
 			c.lingered()
 		}
 		c.run = nil
+	}
+	return nil
+}
+
+// wait returns nil when Serve has returned.
+func (r *run) wait(ctx context.Context) error {
+	select {
+	case <-r.done:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("virtio device %s: pause: requests in flight: %w", c.spec.Name, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
 }
 

@@ -3,7 +3,7 @@ package virtio_test
 import (
 	"bytes"
 	"context"
-	"errors"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,13 +53,16 @@ func (e *echo) OnConfigChange(f func()) { e.notify = f }
 
 func (e *echo) Reset() { e.resets++; e.kept.Store(0) }
 
-func (e *echo) State() ([]byte, error) { return []byte{'"', byte(e.kept.Load()), '"'}, nil }
+func (e *echo) State() ([]byte, error) {
+	return strconv.AppendUint(nil, uint64(e.kept.Load()), 10), nil
+}
 
 func (e *echo) SetState(s []byte) error {
-	if len(s) != 3 {
-		return errors.New("not a state")
+	n, err := strconv.ParseUint(string(s), 10, 8)
+	if err != nil {
+		return err
 	}
-	e.kept.Store(uint32(s[1]))
+	e.kept.Store(uint32(n))
 	return nil
 }
 

@@ -39,7 +39,8 @@ func Work(ctx context.Context, qs []*Queue, work func(ctx context.Context, q *Qu
 
 // Loop serves one queue until ctx is done: each chain is given to handle and
 // then pushed with the number of bytes that handle says it wrote; the driver is
-// interrupted once for what was there together. An error of handle's ends it.
+// interrupted once for what was there together, so handle is to be quick. An
+// error of handle's ends it.
 func Loop(ctx context.Context, q *Queue, handle func(c *Chain) (written uint32, err error)) error {
 	for ctx.Err() == nil {
 		c, ok, err := q.Pop()

@@ -46,6 +46,7 @@ type Ring struct {
 	kickedIdx  uint16
 	lastUsed   uint16
 	irq        chan struct{}
+	deadline   *time.Timer // of Wait
 	interrupts atomic.Int64
 }
 
