@@ -117,7 +117,7 @@ func Open(file blk.Store, size int64, o Options) (_ *Image, err error) {
 	if o.ReadOnly {
 		return m, nil
 	}
-	if err := m.refs.load(m); err != nil {
+	if err := m.refs.load(m, size); err != nil {
 		return nil, err
 	}
 	return m, m.clearAutoclear()

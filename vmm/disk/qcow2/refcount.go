@@ -18,6 +18,7 @@ type refcounts struct {
 	lo, hi int // entries [lo, hi) of table are not on the medium yet
 	blocks map[uint64]*refBlock
 	hint   uint64   // no cluster before it is free
+	end    uint64   // the file had no cluster from here on when it was opened
 	freed  []uint64 // offsets, not referred to by what is in memory
 }
 
@@ -29,8 +30,9 @@ type refBlock struct {
 }
 
 // load reads the refcount table. Blocks are read when needed.
-func (r *refcounts) load(m *Image) (err error) {
+func (r *refcounts) load(m *Image, size int64) (err error) {
 	r.m, r.blocks = m, make(map[uint64]*refBlock)
+	r.end = (uint64(size) + m.h.clusterSize() - 1) >> m.h.clusterBits
 	n := int(uint64(m.h.refClusters) << m.h.clusterBits / 8)
 	if r.table, err = m.readTable(m.h.refOffset, n); err != nil {
 		return fmt.Errorf("read the refcount table: %w", err)
@@ -55,8 +57,22 @@ func (r *refcounts) block(i uint64) (*refBlock, error) {
 	if err := r.m.readAt(b.counts, off); err != nil {
 		return nil, fmt.Errorf("read the refcount block at %#x: %w", off, err)
 	}
+	r.evict()
 	r.blocks[n] = b
 	return b, nil
+}
+
+// evict bounds the memory that blocks take.
+func (r *refcounts) evict() {
+	if uint64(len(r.blocks))<<r.m.h.clusterBits < maxBlocks {
+		return
+	}
+	for n, b := range r.blocks {
+		if b.lo >= b.hi {
+			delete(r.blocks, n)
+			return
+		}
+	}
 }
 
 // get returns the refcount of cluster i.
@@ -119,9 +135,15 @@ func (r *refcounts) set(i, v uint64) error {
 	return nil
 }
 
-// alloc takes a free cluster and returns its offset.
+const (
+	maxBlocks = 64 << 20 // bytes of refcount blocks in memory
+	maxAhead  = 1 << 20  // clusters that are counted behind the file's end
+)
+
+// alloc takes a free cluster and returns its offset. The search ends in an
+// image that counts what it cannot have.
 func (r *refcounts) alloc() (uint64, error) {
-	for i := r.hint; ; i++ {
+	for i := r.hint; i-r.hint <= r.end+maxAhead; i++ {
 		if i>>r.m.h.refBlockBits() >= uint64(len(r.table)) {
 			if err := r.grow(); err != nil {
 				return 0, err
@@ -146,6 +168,7 @@ func (r *refcounts) alloc() (uint64, error) {
 			return i << r.m.h.clusterBits, r.set(i, 1)
 		}
 	}
+	return 0, fmt.Errorf("no free cluster: %w", ErrCorrupt)
 }
 
 // addBlock makes cluster i, the first of a range without a block, the block of
