@@ -204,13 +204,23 @@ func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
 		return true, true
 	}
 	b.n++
-	if c.mode&modeChecks != 0 && in.mem && d.op.attr&aNoData == 0 {
+	if in.mem && d.op.attr&aNoData == 0 && c.checked(in.seg) {
 		c.insertCheck(d, in)
 		in = &cc.insts[len(cc.insts)-1]
 		cc.last = nil
 	}
 	in = c.fuse(b, d, in)
 	return c.closeBlock(d, b, in), true
+}
+
+// checked says whether accesses through a segment need a check. That ES, SS and
+// DS are flat is part of the mode; CS, which cannot be written, and FS and GS
+// are looked at each time.
+func (c *cpu) checked(seg uint8) bool {
+	if c.mode&modeSize == mode64 {
+		return false
+	}
+	return c.mode&modeChecks != 0 || seg == rSeg+segCS || seg == rSeg+segFS || seg == rSeg+segGS
 }
 
 // closeBlock says whether b ends with in, and appends the jump to the next

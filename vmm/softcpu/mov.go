@@ -152,7 +152,7 @@ func (c *cpu) segAddr(in *inst, off uint64, n uint8, write bool) (uint64, bool) 
 }
 
 func (c *cpu) segmentAddr(n int, reg uint8, off uint64, size uint8, write bool) (uint64, bool) {
-	if c.mode&modeChecks != 0 && n >= 0 && n <= segGS {
+	if n >= 0 && n <= segGS && c.checked(reg) {
 		check := inst{seg: reg, base: rZero, index: rZero, disp: off, amask: ^uint64(0), size: size, op: uint8(bit(write))}
 		if !checkSegment(c, &check) {
 			return 0, false

@@ -31,17 +31,21 @@ func (c *cpu) loop() {
 func (c *cpu) halt(b *block, i int) bool {
 	why := c.stop
 	c.stop = stopNone
-	if why == stopDone {
-		return true
-	}
 	in := &b.ins[i]
-	left := 0
-	for j := i; j < len(b.ins); j++ {
-		if b.ins[j].flags&flagImplied == 0 {
+	rest := b.ins[i:]
+	if why == stopDone {
+		rest = rest[1:]
+	}
+	left := uint64(0)
+	for j := range rest {
+		if rest[j].flags&flagImplied == 0 {
 			left++
 		}
 	}
-	c.icount -= min(uint64(left), uint64(b.n))
+	c.icount -= min(left, uint64(b.n))
+	if why == stopDone {
+		return true
+	}
 	c.next, c.linkTo = nil, -1
 	c.rip = c.ipAt(in.off)
 	switch why {

@@ -404,7 +404,9 @@ func opCli(c *cpu, in *inst) bool {
 }
 
 // opSTI enables interrupts behind the next instruction, which the decoder puts
-// into the same block.
+// into the same block: one that arrives now may as well arrive at its end. One
+// that waits already is taken exactly there, or a program that opens a window
+// of one instruction would never see it.
 func opSTI(c *cpu, in *inst) bool {
 	if c.protected() && !c.mayIF() {
 		return c.raiseCode(vectorGP, 0)
@@ -412,6 +414,9 @@ func opSTI(c *cpu, in *inst) bool {
 	if c.flags&x86.FlagIF == 0 {
 		c.flags |= x86.FlagIF
 		c.irqsOn()
+		if c.irq.Load() {
+			return c.shadowed(in)
+		}
 	}
 	return true
 }
@@ -419,7 +424,7 @@ func opSTI(c *cpu, in *inst) bool {
 // opSTIEnd is STI at the end of a block.
 func opSTIEnd(c *cpu, in *inst) bool {
 	if !opSTI(c, in) {
-		return false
+		return false // with a fault, or with the shadow made
 	}
 	return c.shadowed(in)
 }
