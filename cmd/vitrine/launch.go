@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -104,7 +103,7 @@ func (l *launch) openConsole(o *runOptions, r *runner) error {
 	case o.consoleOnStdio():
 		s := newConsoleSession(o, r)
 		l.onClose(s.in.Close)
-		l.cfg.Console = vmm.Serial{In: s, Out: r.out}
+		l.cfg.Console = vmm.Serial{In: s.in, Out: r.out}
 		l.session = s
 	case o.console == "" && o.verbose:
 		l.cfg.Console.Out = r.errOut.w
@@ -163,5 +162,3 @@ func hostError(err error) error {
 type unattended struct{}
 
 var _ session = unattended{}
-
-var _ io.Reader = (*consoleSession)(nil)

@@ -29,29 +29,37 @@ func (unattended) serve(ctx context.Context, _ *vmm.Machine) error {
 
 func (unattended) turnOff(context.Context) bool { return false }
 
-// consoleSession has the guest's serial port on standard input and output. It
-// is the port's input: what the user types, until Ctrl-A x.
+// userInput is what the user types, until Ctrl-A x: the guest then sees the end
+// of its input, and end is closed.
+type userInput struct {
+	*inputReader
+	once sync.Once
+	end  chan struct{}
+}
+
+func newUserInput(in *input) *userInput {
+	return &userInput{inputReader: in.attach(), end: make(chan struct{})}
+}
+
+func (u *userInput) Read(p []byte) (int, error) {
+	n, err := u.inputReader.Read(p)
+	if errors.Is(err, errEnd) {
+		u.once.Do(func() { close(u.end) })
+		err = io.EOF
+	}
+	return n, err
+}
+
+// consoleSession has the guest's serial port on standard input and output.
 type consoleSession struct {
 	opt *runOptions
-	in  *inputReader
+	in  *userInput
 	tty *terminal
 	say *messages
-
-	once sync.Once
-	end  chan struct{} // closed by Ctrl-A x
 }
 
 func newConsoleSession(o *runOptions, r *runner) *consoleSession {
-	return &consoleSession{opt: o, in: r.in.attach(), tty: r.tty, say: r.errOut, end: make(chan struct{})}
-}
-
-func (s *consoleSession) Read(p []byte) (int, error) {
-	n, err := s.in.Read(p)
-	if errors.Is(err, errEnd) {
-		s.once.Do(func() { close(s.end) })
-		return n, io.EOF
-	}
-	return n, err
+	return &consoleSession{opt: o, in: newUserInput(r.in), tty: r.tty, say: r.errOut}
 }
 
 func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
@@ -67,7 +75,7 @@ func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
 	})
 	defer silence.Stop()
 	select {
-	case <-s.end:
+	case <-s.in.end:
 		return errEnd
 	case <-ctx.Done():
 		return context.Cause(ctx)
