@@ -434,45 +434,47 @@ func TestRefcountWidths(t *testing.T) {
 	}
 }
 
-// FuzzOpen reads and writes images of any content: errors, but no panic, and
-// no unbounded work.
+// FuzzOpen damages good images, 8 bytes at a time, and uses them: errors, but
+// no panic, and no unbounded work.
 func FuzzOpen(f *testing.F) {
+	var images [][]byte
 	for _, s := range shapes {
 		s.o.Size, s.o.ClusterBits = 64<<10, min(s.o.ClusterBits, 10)
 		image := newImage(f, s.o)
-		f.Add(image.data, uint32(0))
-		m, err := Open(image, int64(len(image.data)), Options{OpenBacking: func(string, string) (blk.Store, error) {
-			return blk.NewMemory(make([]byte, 4096), true), nil
-		}})
-		if err != nil {
-			f.Fatal(err)
-		}
+		m := open(f, image, make([]byte, 4096))
 		if err := errors.Join(m.WriteVec([][]byte{make([]byte, 40<<10)}, 512, false), m.Close()); err != nil {
 			f.Fatal(err)
 		}
-		f.Add(bytes.Clone(image.data), uint32(7))
-		compressed := bytes.Clone(image.data)
-		be.PutUint64(compressed[4<<s.o.ClusterBits:], entryCompressed|5<<s.o.ClusterBits)
-		f.Add(compressed, uint32(1))
+		images = append(images, image.data)
 	}
-	f.Fuzz(func(t *testing.T, p []byte, seed uint32) {
-		if len(p) > 1<<20 {
-			return
+	f.Add(uint8(0), uint32(0), []byte{})
+	f.Add(uint8(1), uint32(1), []byte{0, 3, 0, 0, 0, 0, 0, 0, 0, 0})                   // no disk
+	f.Add(uint8(2), uint32(2), []byte{0, 5, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0}) // L1 far out
+	f.Add(uint8(0), uint32(4), []byte{0, 64, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 65, 0x40, 0, 0, 0, 0, 0, 1, 0})
+	f.Fuzz(func(_ *testing.T, which uint8, seed uint32, edits []byte) {
+		p := bytes.Clone(images[int(which)%len(images)])
+		for ; len(edits) >= 10; edits = edits[10:] {
+			copy(p[int(be.Uint16(edits))*8%len(p):], edits[2:10])
 		}
-		file := &medium{data: bytes.Clone(p)}
-		m, err := Open(file, int64(len(p)), Options{ReadOnly: seed&1 != 0, OpenBacking: func(string, string) (blk.Store, error) {
-			return blk.NewMemory(make([]byte, 4096), true), nil
-		}})
-		if err != nil || m.Info().Size == 0 {
-			return
-		}
-		rnd := rand.New(rand.NewPCG(uint64(seed), 1))
-		buf := make([]byte, 3*512)
-		for range 20 {
-			off := rnd.Int64N(m.Info().Size) &^ 511
-			n := min(int64(len(buf)), m.Info().Size-off)
-			r := &blk.Request{Op: blk.Op(rnd.IntN(5)), Offset: off, Length: n, Vec: [][]byte{buf[:n]}}
-			blk.Execute(m, r)
-		}
+		hostile(&medium{data: p}, seed)
 	})
+}
+
+// hostile does a few random requests on an image that may be anything.
+func hostile(file *medium, seed uint32) {
+	m, err := Open(file, int64(len(file.data)), Options{ReadOnly: seed&1 != 0, OpenBacking: func(string, string) (blk.Store, error) {
+		return blk.NewMemory(make([]byte, 4096), true), nil
+	}})
+	if err != nil || m.Info().Size == 0 {
+		return
+	}
+	rnd := rand.New(rand.NewPCG(uint64(seed), 1))
+	buf := make([]byte, 3*512)
+	for range 20 {
+		off := rnd.Int64N(m.Info().Size) &^ 511
+		n := min(int64(len(buf)), m.Info().Size-off)
+		r := &blk.Request{Op: blk.Op(rnd.IntN(5)), Offset: off, Length: n, Vec: [][]byte{buf[:n]}}
+		blk.Execute(m, r)
+	}
+	_ = m.Close()
 }

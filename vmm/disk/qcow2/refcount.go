@@ -18,7 +18,7 @@ type refcounts struct {
 	lo, hi int // entries [lo, hi) of table are not on the medium yet
 	blocks map[uint64]*refBlock
 	hint   uint64   // no cluster before it is free
-	end    uint64   // the file had no cluster from here on when it was opened
+	end    uint64   // clusters from here on were neither in the file when it was opened nor taken since
 	freed  []uint64 // offsets, not referred to by what is in memory
 }
 
@@ -137,7 +137,7 @@ func (r *refcounts) set(i, v uint64) error {
 
 const (
 	maxBlocks = 64 << 20 // bytes of refcount blocks in memory
-	maxAhead  = 1 << 20  // clusters that are counted behind the file's end
+	maxAhead  = 1 << 14  // clusters that are counted behind the file's end
 )
 
 // alloc takes a free cluster and returns its offset. The search ends in an
@@ -164,7 +164,7 @@ func (r *refcounts) alloc() (uint64, error) {
 			return 0, err
 		}
 		if n == 0 {
-			r.hint = i + 1
+			r.hint, r.end = i+1, max(r.end, i+1)
 			return i << r.m.h.clusterBits, r.set(i, 1)
 		}
 	}
