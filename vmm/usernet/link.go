@@ -55,6 +55,7 @@ var (
 	_ stack.LinkEndpoint = (*link)(nil)
 	_ stack.GSOEndpoint  = (*link)(nil)
 	_ virtionet.Port     = port{}
+	_ virtionet.Switched = (*Network)(nil)
 )
 
 func newLink(n *Network) *link {
@@ -82,6 +83,10 @@ func (n *Network) SetOffloads(offloads uint64) error {
 
 // SetPairs implements virtionet.Backend.
 func (n *Network) SetPairs(int) error { return nil }
+
+// Switched implements virtionet.Switched: only a group's members remember where
+// a guest is.
+func (n *Network) Switched() bool { return n.group != nil }
 
 // Ports implements virtionet.Backend.
 func (n *Network) Ports() []virtionet.Port { return []virtionet.Port{port{n.link}} }

@@ -38,6 +38,13 @@ type Backend interface {
 	Ports() []Port
 }
 
+// Switched is a Backend that says whether anything on its network remembers where
+// the guest is. Where nothing does, a restored guest is spared announcing itself;
+// a Backend that does not say is taken to have switches.
+type Switched interface {
+	Switched() bool
+}
+
 // Port is one flow of frames in each direction. A frame begins with a Header
 // of HeaderLen bytes. Send and Flush are called from one goroutine, Recv and
 // Wait from another.

@@ -350,6 +350,27 @@ func TestRestoredGuestAnnouncesItself(t *testing.T) {
 	}
 }
 
+// unswitched is a network on which nobody remembers where the guest is.
+type unswitched struct{ *fakeBackend }
+
+func (unswitched) Switched() bool { return false }
+
+func TestNoAnnouncementWhereNobodyListens(t *testing.T) {
+	for want, net := range map[bool]Backend{false: unswitched{newFakeBackend(1, 0)}, true: newFakeBackend(1, 0)} {
+		dev, err := New(Config{Backend: net})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dev.restored = true
+		if err := dev.begin(FeatureAnnounce); err != nil {
+			t.Fatal(err)
+		}
+		if got := dev.status()&statusAnnounce != 0; got != want {
+			t.Errorf("asked to announce: %v, want %v", got, want)
+		}
+	}
+}
+
 func TestBadStates(t *testing.T) {
 	for _, s := range []string{"", "{}", `{"Version":2}`, `{"Version":1,"Pairs":1}`,
 		`{"Version":1,"Pairs":2,"Filter":{"MAC":[2,0,0,0,0,1]}}`, `{"Version":1,"Pairs":0,"Filter":{"MAC":[2,0,0,0,0,1]}}`} {

@@ -66,7 +66,7 @@ func (d *Device) begin(features uint64) error {
 	}
 	d.mu.Lock()
 	n := d.active
-	tell := d.restored && features&FeatureAnnounce != 0
+	tell := d.restored && features&FeatureAnnounce != 0 && switched(d.cfg.Backend)
 	d.announce = d.announce || tell
 	d.restored = false
 	d.mu.Unlock()
@@ -77,6 +77,11 @@ func (d *Device) begin(features uint64) error {
 		d.configChanged()
 	}
 	return nil
+}
+
+func switched(b Backend) bool {
+	s, ok := b.(Switched)
+	return !ok || s.Switched()
 }
 
 // wake makes every goroutine of Serve look at its context.

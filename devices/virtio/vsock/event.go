@@ -21,8 +21,7 @@ var ackTimeout = 5 * time.Second
 // §5.10.6.8), and waits until it has acted on that: a driver resets whatever is
 // connected when it handles the event, which would hit a connection that the
 // host makes meanwhile. A driver shows that it has acted by making the event's
-// buffer available again. To see that, the device first takes all buffers that
-// are there; it hands them back unused in the end.
+// buffer available again; the queue has room for that one only.
 func (s *session) resetTransport() error {
 	ctx, cancel := context.WithTimeout(s.ctx, ackTimeout)
 	defer cancel()
@@ -36,44 +35,30 @@ func (s *session) resetTransport() error {
 			<-rung // so that nothing rings a doorbell after Serve
 		}
 	}()
-	held, err := s.takeEvents(ctx)
-	if len(held) > 0 && err == nil {
-		if err = s.sendEvent(held[0]); err == nil {
-			var more []*virtio.Chain
-			more, err = s.takeEvents(ctx)
-			held = append(held, more...)
-		}
-		held = held[1:]
-	}
-	for _, c := range held {
-		if perr := s.event.Push(c, 0); err == nil {
-			err = perr
-		}
-	}
-	if err != nil {
+	if err := s.awaitEventBuffer(ctx); err != nil {
 		return err
 	}
-	return s.event.Notify()
+	c, ok, err := s.event.Pop()
+	if !ok {
+		return err
+	}
+	if err := s.sendEvent(c); err != nil {
+		return err
+	}
+	return s.awaitEventBuffer(ctx)
 }
 
-// takeEvents takes the event buffers that are there, at least one unless ctx
-// ends first.
-func (s *session) takeEvents(ctx context.Context) (cs []*virtio.Chain, err error) {
-	for {
-		c, ok, err := s.event.Pop()
-		switch {
-		case err != nil:
-			return cs, err
-		case ok:
-			cs = append(cs, c)
-		case len(cs) > 0 || ctx.Err() != nil:
-			return cs, nil
-		default:
-			if err := s.event.Wait(); err != nil {
-				return cs, err
-			}
+// awaitEventBuffer waits until there is a buffer for an event, or ctx is done.
+func (s *session) awaitEventBuffer(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if i := s.event.Inspect(); i.AvailIdx != i.NextAvail {
+			return nil
+		}
+		if err := s.event.Wait(); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 func (s *session) sendEvent(c *virtio.Chain) error {

@@ -21,7 +21,7 @@ type guest struct {
 }
 
 // newGuest starts a driver with rxBuffers receive buffers of rxSize bytes and
-// four event buffers.
+// an event buffer.
 func newGuest(t testing.TB, dev *Device, rxBuffers, rxSize int) *guest {
 	t.Helper()
 	g := &guest{t: t, dev: dev, d: virtiotest.New(t, dev, virtiotest.Config{})}
@@ -35,9 +35,7 @@ func (g *guest) start(rxBuffers, rxSize int) {
 	for range rxBuffers {
 		g.ring(queueRx).Add(nil, rxSize)
 	}
-	for range 4 {
-		g.ring(queueEvent).Add(nil, eventLen)
-	}
+	g.ring(queueEvent).Add(nil, eventLen)
 	g.ring(queueRx).Kick()
 	g.ring(queueEvent).Kick()
 }

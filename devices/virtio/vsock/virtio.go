@@ -22,9 +22,9 @@ const (
 	// §5.10.3).
 	featureStream = 1 << 0
 
-	// eventQueueMax is enough for the 8 buffers that Linux's driver keeps
-	// there.
-	eventQueueMax = 16
+	// eventQueueMax is for the one event there can be; resetTransport relies
+	// on it.
+	eventQueueMax = 1
 
 	configLen = 8 // guest_cid (virtio 1.2 §5.10.4)
 )
