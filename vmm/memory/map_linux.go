@@ -44,3 +44,18 @@ func (g *Guest) AddFile(base Addr, f *os.File, offset int64, size uint64, shared
 	return g.add(Region{Base: base, Bytes: b, Kind: kind, ReadOnly: readOnly, File: f.Name(),
 		unmap: func() error { return unix.Munmap(b) }})
 }
+
+// Discard gives the host pages of the n bytes at a back: the guest does not
+// need their contents (a balloon, free page reporting). Both must be multiples
+// of PageSize, inside RAM. What the pages hold afterwards is zero, or what the
+// file has that lies under them.
+func (g *Guest) Discard(a Addr, n uint64) error {
+	b, err := g.discardable(a, n)
+	if err != nil || n == 0 {
+		return err
+	}
+	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
+		return fmt.Errorf("guest memory: discard %d bytes at %#x: %w", n, uint64(a), err)
+	}
+	return nil
+}

@@ -38,3 +38,12 @@ func (g *Guest) AddFile(base Addr, f *os.File, offset int64, size uint64, shared
 
 // mapOver always fails: MapFile copies.
 func mapOver([]byte, *os.File, int64) error { return errors.ErrUnsupported }
+
+// Discard says that the guest does not need the contents of the n bytes at a.
+// Both must be multiples of PageSize, inside RAM. The host keeps the memory,
+// zeroed.
+func (g *Guest) Discard(a Addr, n uint64) error {
+	b, err := g.discardable(a, n)
+	clear(b)
+	return err
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
@@ -17,30 +16,7 @@ func (d *Device) Serve(ctx context.Context, features uint64, qs []*virtio.Queue)
 		// A driver that cannot flush gets writes that need no flush (§5.2.6.2).
 		d.writeback.Store(false)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	// One queue that fails ends the others, which sleep at their doorbells.
-	defer context.AfterFunc(ctx, func() {
-		for _, q := range qs {
-			if q != nil {
-				q.Ring()
-			}
-		}
-	})()
-	errs := make([]error, len(qs))
-	var wg sync.WaitGroup
-	for i, q := range qs {
-		if q == nil {
-			continue
-		}
-		wg.Go(func() {
-			if errs[i] = d.serveQueue(ctx, q); errs[i] != nil {
-				cancel()
-			}
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return virtio.Work(ctx, qs, d.serveQueue)
 }
 
 // worker is the work of one queue.
