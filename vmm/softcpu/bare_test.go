@@ -88,6 +88,7 @@ func (b *bare) layOut() {
 		b.put64(bareGDT+8*i, d)
 	}
 	b.put64(bareTSS+4, bareStack)
+	b.put64(bareTSS+0x60, 0xffff<<48) // no I/O permission bitmap
 	for v := range uint64(256) {
 		at := bareStubs + 16*v
 		dpl := uint64(0)
@@ -194,4 +195,14 @@ func (b *bare) wantPort(want int) {
 		r := b.get()
 		b.t.Fatalf("port %#x, want %#x (rip %#x)", p, want, r.RIP)
 	}
+}
+
+// newDirty reads the log of dirty pages.
+func newDirty(b *bare) *memory.Dirty {
+	b.t.Helper()
+	d := memory.NewDirty(bareMemory)
+	if err := b.vm.DirtyPages(d); err != nil {
+		b.t.Fatal(err)
+	}
+	return d
 }

@@ -1,6 +1,7 @@
 // Command gen writes hot_alu.go, hot_mov.go and hot_jcc.go: the handlers of
 // the common forms of the common instructions, which differ only in operand
-// size, operand kinds and operation. Run it with go generate.
+// size, operand kinds and operation. Run it with go generate. An argument is
+// the directory to write to.
 package main
 
 import (
@@ -9,6 +10,7 @@ import (
 	"go/format"
 	"log"
 	"os"
+	"path/filepath"
 )
 
 // width is an operand size.
@@ -54,7 +56,7 @@ func (p *printer) save(name string) {
 	if err != nil {
 		log.Fatalf("format %s: %v", name, err)
 	}
-	if err := os.WriteFile(name, src, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, name), src, 0o644); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -325,7 +327,17 @@ func movFile() {
 	p.save("hot_mov.go")
 }
 
+// directory is where the files go.
+var directory = "."
+
 func main() {
+	if len(os.Args) > 1 {
+		directory = os.Args[1]
+	}
+	generate()
+}
+
+func generate() {
 	aluFile()
 	jccFile()
 	movFile()
