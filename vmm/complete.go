@@ -33,6 +33,9 @@ func (c *vcpu) complete(x *x86.Exit) *StopError {
 	if x.SubError != x86.InternalErrorEmulation {
 		return c.diagnose(CauseFault, func(s clinic.State) clinic.Report { return clinic.InternalError(s, x) })
 	}
+	if c.atBreakpoint(x) {
+		return nil
+	}
 	if c.fix == nil {
 		c.fix = newCompleter(c)
 	}
@@ -52,6 +55,11 @@ func (c *vcpu) complete(x *x86.Exit) *StopError {
 // tripleFault explains why the CPU gave up. KVM resets nothing, so that the
 // state in which it happened can still be read.
 func (c *vcpu) tripleFault() *StopError { return c.diagnose(CauseTripleFault, clinic.TripleFault) }
+
+// entryFailure explains a state that the processor refuses to run.
+func (c *vcpu) entryFailure(reason uint64) *StopError {
+	return c.diagnose(CauseFault, func(s clinic.State) clinic.Report { return clinic.EntryFailure(s, reason) })
+}
 
 // diagnose has the fault clinic look at the CPU.
 func (c *vcpu) diagnose(cause Cause, examine func(clinic.State) clinic.Report) *StopError {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/boot"
@@ -36,6 +37,7 @@ type Machine struct {
 	cpus     []*vcpu
 	times    Timings
 	observed observation
+	debugger atomic.Pointer[Debugger]
 	guard    sync.Mutex // one pause, resume or look inside at a time
 }
 

@@ -162,9 +162,11 @@ func (c *vcpu) rare(x *x86.Exit) *StopError {
 		// Vitrine always has: a halt with interrupts off for good.
 		return c.fault("halted for ever: HLT with interrupts disabled")
 	case x86.ExitFailEntry:
-		return c.fault(fmt.Sprintf("the processor refused the guest's state (hardware reason %#x)", x.Hardware))
+		return c.entryFailure(x.Hardware)
 	case x86.ExitSystemEvent:
 		return c.systemEvent(x.SubError)
+	case x86.ExitDebug:
+		return c.debugExit(x)
 	case x86.ExitReset:
 		return &StopError{Cause: CauseReboot, VCPU: c.id}
 	}

@@ -48,6 +48,13 @@ func word(name string, at func(*Registers) *uint64) register {
 		set: func(r *Registers, p []byte) { *at(r) = binary.LittleEndian.Uint64(p) }}
 }
 
+// flags is a word whose bits GDB prints by name; featureTypes has the type.
+func flags(name string, at func(*Registers) *uint64) register {
+	g := word(name, at)
+	g.kind = "x86_" + name
+	return g
+}
+
 func selector(name string, at func(*Registers) uint16) register {
 	return register{name: name, bits: 32, kind: "int32",
 		get: func(r *Registers, p []byte) { binary.LittleEndian.PutUint32(p, uint32(at(r))) }}
@@ -126,12 +133,12 @@ func systemRegisters() []register {
 			get: func(r *Registers, p []byte) { binary.LittleEndian.PutUint64(p, at(r)) }}
 	}
 	return []register{
-		word("cr0", func(r *Registers) *uint64 { return &r.CR0 }),
+		flags("cr0", func(r *Registers) *uint64 { return &r.CR0 }),
 		word("cr2", func(r *Registers) *uint64 { return &r.CR2 }),
 		word("cr3", func(r *Registers) *uint64 { return &r.CR3 }),
-		word("cr4", func(r *Registers) *uint64 { return &r.CR4 }),
+		flags("cr4", func(r *Registers) *uint64 { return &r.CR4 }),
 		word("cr8", func(r *Registers) *uint64 { return &r.CR8 }),
-		word("efer", func(r *Registers) *uint64 { return &r.EFER }),
+		flags("efer", func(r *Registers) *uint64 { return &r.EFER }),
 		word("gdt_base", func(r *Registers) *uint64 { return &r.GDT.Base }),
 		readOnly("gdt_limit", func(r *Registers) uint64 { return uint64(r.GDT.Limit) }),
 		word("idt_base", func(r *Registers) *uint64 { return &r.IDT.Base }),
@@ -163,9 +170,12 @@ var targetXML = func() string {
 	return b.String()
 }()
 
-// featureTypes are the types that GDB's own descriptions of these features
-// define.
+// featureTypes are the types that the features' registers have; GDB's own
+// descriptions define the first two features' in the same way.
 var featureTypes = map[string]string{
+	"org.vitrine.system": flagsType("x86_cr0", "PE MP EM TS ET NE 6 7 8 9 10 11 12 13 14 15 WP 17 AM 19 20 21 22 23 24 25 26 27 28 NW CD PG") +
+		flagsType("x86_cr4", "VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP LA57 VMXE SMXE 15 FSGSBASE PCIDE OSXSAVE 19 SMEP SMAP PKE CET") +
+		flagsType("x86_efer", "SCE 1 2 3 4 5 6 7 LME 9 LMA NXE SVME"),
 	"org.gnu.gdb.i386.core": `<flags id="i386_eflags" size="4"><field name="" start="22" end="31"/><field name="ID" start="21" end="21"/>` +
 		`<field name="VIP" start="20" end="20"/><field name="VIF" start="19" end="19"/><field name="AC" start="18" end="18"/>` +
 		`<field name="VM" start="17" end="17"/><field name="RF" start="16" end="16"/><field name="NT" start="14" end="14"/>` +
@@ -183,6 +193,19 @@ var featureTypes = map[string]string{
 		`<field name="PE" start="5" end="5"/><field name="DAZ" start="6" end="6"/><field name="IM" start="7" end="7"/>` +
 		`<field name="DM" start="8" end="8"/><field name="ZM" start="9" end="9"/><field name="OM" start="10" end="10"/>` +
 		`<field name="UM" start="11" end="11"/><field name="PM" start="12" end="12"/><field name="FZ" start="15" end="15"/></flags>` + "\n",
+}
+
+// flagsType is a 64-bit flags type with the names of its bits from bit 0 on;
+// a number stands for a bit without a name.
+func flagsType(id, names string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `<flags id=%q size="8">`, id)
+	for i, n := range strings.Fields(names) {
+		if n[0] > '9' {
+			fmt.Fprintf(&b, `<field name=%q start="%d" end="%d"/>`, n, i, i)
+		}
+	}
+	return b.String() + "</flags>\n"
 }
 
 // appendHex appends the register's value in target byte order, or x's where it
