@@ -268,7 +268,7 @@ func TestState(t *testing.T) {
 		t.Errorf("restored: target %d, actual %d", second.Target(), second.Actual())
 	}
 	d.Rings[0].Do(t, [][]byte{pfns(9)})
-	if !m.has(9<<12) {
+	if !m.has(9 << 12) {
 		t.Error("the restored balloon does not inflate")
 	}
 	for _, bad := range []string{"", "{}", `{"version":2}`} {
