@@ -302,3 +302,31 @@ func TestLimitEndsWithContext(t *testing.T) {
 		t.Errorf("%d of 8 done, %v", n, err)
 	}
 }
+
+// TestFailedFlushStays: what a failed flush lost is not forgotten by the next.
+func TestFailedFlushStays(t *testing.T) {
+	for _, e := range []Engine{EngineAuto, EnginePool} {
+		b := mustOpen(t, Options{Path: newFile(t, t.TempDir(), 1<<20), Engine: e})
+		blktest.Do(t, b, &blk.Request{Op: blk.OpFlush})
+		_ = rawOf(t, b).flushed(unix.EIO)
+		for range 2 {
+			if err := blktest.Try(t, b, &blk.Request{Op: blk.OpFlush}); !errors.Is(err, unix.EIO) {
+				t.Errorf("engine %q: flush after a failed one: %v", e, err)
+			}
+		}
+		_ = b.Close()
+	}
+}
+
+// rawOf is the file inside a back end.
+func rawOf(t *testing.T, b blk.Backend) *raw {
+	t.Helper()
+	switch b := b.(type) {
+	case uringBackend:
+		return b.raw
+	case interface{ Store() blk.Store }:
+		return b.Store().(*raw)
+	}
+	t.Fatalf("no raw file in a %T", b)
+	return nil
+}

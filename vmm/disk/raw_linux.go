@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,11 @@ type raw struct {
 	// (RWF_NOWAIT), without which io_uring hands every request to a thread.
 	nonBlocking bool
 	inMemory    bool // nothing to wait for
+
+	// lost is the first failure of a flush. The kernel reports pages that it
+	// could not write once and then takes them for clean, so a later flush
+	// must not succeed.
+	lost atomic.Pointer[error]
 }
 
 var _ blk.Store = (*raw)(nil)
@@ -308,7 +314,18 @@ func (r *raw) Flush() error {
 	if r.info.ReadOnly {
 		return nil
 	}
-	return ignoringEINTR(func() error { return unix.Fdatasync(r.fd) })
+	return r.flushed(ignoringEINTR(func() error { return unix.Fdatasync(r.fd) }))
+}
+
+// flushed takes the result of fdatasync(2) and returns the flush's.
+func (r *raw) flushed(err error) error {
+	if err != nil && r.buffered == nil {
+		r.lost.CompareAndSwap(nil, &err)
+	}
+	if first := r.lost.Load(); first != nil {
+		return *first
+	}
+	return err
 }
 
 // Discard implements blk.Store. It is advice: where holes cannot be punched

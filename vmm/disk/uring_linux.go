@@ -255,6 +255,9 @@ func (c *uringChannel) complete(s *slot, res int32) bool {
 		return true
 	}
 	switch {
+	case r.Op == blk.OpFlush || s.sync:
+		r.Err = c.r.flushed(nil)
+		return true
 	case r.Op == blk.OpWriteZeroes && r.Durable && !s.sync:
 		s.sync = true
 		return false
@@ -273,6 +276,8 @@ func (c *uringChannel) complete(s *slot, res int32) bool {
 // written, by plain system calls: that is rare, and slow anyway.
 func (c *uringChannel) failure(r *blk.Request, e unix.Errno) error {
 	switch {
+	case r.Op == blk.OpFlush:
+		return c.r.flushed(e)
 	case e == unix.EOPNOTSUPP && r.Op == blk.OpDiscard:
 		return nil
 	case e == unix.EOPNOTSUPP && r.Op == blk.OpWriteZeroes:

@@ -69,6 +69,7 @@ type inline struct{ s Store }
 
 func (b inline) Info() Info   { return b.s.Info() }
 func (b inline) Close() error { return b.s.Close() }
+func (b inline) Store() Store { return b.s }
 
 func (b inline) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
 	return &inlineChannel{s: b.s, done: done, finished: make([]*Request, 0, depth)}, nil
@@ -111,6 +112,7 @@ type pool struct {
 
 func (b pool) Info() Info   { return b.s.Info() }
 func (b pool) Close() error { return b.s.Close() }
+func (b pool) Store() Store { return b.s }
 
 func (b pool) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
 	return &poolChannel{s: b.s, done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}, nil
