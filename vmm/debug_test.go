@@ -3,6 +3,7 @@ package vmm_test
 import (
 	"context"
 	"net"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -13,8 +14,8 @@ import (
 	"github.com/vitrine-vmm/vitrine/vmm/gdb"
 )
 
-// debugged is a guest for a debugger: a loop that counts in RBX and stores to
-// memory, and then turns the machine off.
+// debugged is a guest for a debugger, at 0x100078: a loop that counts in RBX
+// and stores to memory, and then turns the machine off.
 var debugged = append([]byte{
 	0x31, 0xdb, // +0  xor ebx, ebx
 	0x48, 0xff, 0xc3, // +2  inc rbx
@@ -24,17 +25,21 @@ var debugged = append([]byte{
 	0x90, // +19 nop
 }, powerOff...)
 
-const debuggedAt = 0x100078 // where tinyKernel's code begins
-
 // underGDB runs the guest with a debugger's commands and returns what GDB
 // printed.
 func underGDB(t *testing.T, accel string, commands ...string) (string, error) {
+	t.Helper()
+	return debug(t, vmm.Config{Kernel: tinyKernel(t, debugged), Accel: accel}, commands...)
+}
+
+// debug runs a machine with a debugger's commands.
+func debug(t *testing.T, cfg vmm.Config, commands ...string) (string, error) {
 	t.Helper()
 	program, err := exec.LookPath("gdb")
 	if err != nil {
 		t.Skip("no gdb in PATH")
 	}
-	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, debugged), Accel: accel})
+	m := newMachine(t, cfg)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -120,5 +125,23 @@ func TestWatchpoints(t *testing.T) {
 			return
 		}
 		mustMatch(t, out, `Old value = 0`, `New value = 1`, `\$1 = 1`)
+	})
+}
+
+// TestDebuggerOnLinux debugs the kernel that VITRINE_TEST_KERNEL names, an ELF
+// image with symbols whose addresses are not randomised, with two CPUs.
+func TestDebuggerOnLinux(t *testing.T) {
+	kernel := os.Getenv("VITRINE_TEST_KERNEL")
+	if kernel == "" {
+		t.Skip("VITRINE_TEST_KERNEL is not set")
+	}
+	accelerators(t, func(t *testing.T, accel string) {
+		cfg := vmm.Config{Kernel: kernel, Accel: accel, CPUs: 2, Memory: 128 << 20, CommandLine: "nokaslr quiet"}
+		out, _ := debug(t, cfg, "symbol-file "+kernel, "hbreak start_kernel", "continue", "bt", "info threads",
+			"delete", "break sched_init", "continue", "bt", "stepi", "stepi", "x/2i $rip", "thread 2", "p $cr0", "thread 1",
+			"break smp_init", "continue", "x/s &linux_banner", "p/x $cr3 != 0", "kill")
+		mustMatch(t, out, `Breakpoint 1, 0x\w+ in start_kernel`, `#0 +0x\w+ in start_kernel`, `Thread 2 \(CPU 1`,
+			`Breakpoint 2, 0x\w+ in sched_init`, `in start_kernel`, `=> 0x\w+ <sched_init\+\d+>`,
+			`Breakpoint 3, 0x\w+ in smp_init`, `Linux version 6`, `= 0x1`)
 	})
 }
