@@ -226,25 +226,24 @@ func TestDriverResetEndsStreams(t *testing.T) {
 	g.dial(2)
 }
 
+// restore does what a restore does to a device.
+func (g *guest) restore() {
+	g.t.Helper()
+	err := g.d.Transport.Pause(context.Background())
+	state, serr := g.dev.State()
+	if err := errors.Join(err, serr, g.dev.SetState(state), g.d.Transport.Resume()); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
 // TestRestoreResetsTheTransport checks that a driver learns of it before
 // anything else reaches it, and has acted on it before a dial of the host's
 // arrives.
 func TestRestoreResetsTheTransport(t *testing.T) {
 	dev := mustNew(t, Config{})
 	g := newGuest(t, dev, 8, 4096)
-	if err := g.d.Transport.Pause(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	state, err := dev.State()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dev.SetState(state); err != nil {
-		t.Fatal(err)
-	}
-	if err := g.d.Transport.Resume(); err != nil {
-		t.Fatal(err)
-	}
+	g.dial(4)
+	g.restore()
 	done := dialLater(dev, 5)
 	events := g.ring(queueEvent)
 	q := events.Wait(t)
@@ -267,6 +266,32 @@ func TestRestoreResetsTheTransport(t *testing.T) {
 	}
 }
 
+// TestRestoreWithoutStreams spares the guest the event, also when a dial was
+// still on its way.
+func TestRestoreWithoutStreams(t *testing.T) {
+	dev := mustNew(t, Config{})
+	g := newGuest(t, dev, 0, 0)
+	first := dialLater(dev, 1)
+	for dev.Stats().Conns == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	g.restore()
+	g.ring(queueRx).Add(nil, 4096)
+	g.ring(queueRx).Kick()
+	h, _ := g.want(opRequest)
+	g.answer(h, opResponse, nil)
+	if d := <-first; d.err != nil {
+		t.Error(d.err)
+	}
+	if g.ring(queueEvent).Next() != nil {
+		t.Error("an event for a guest without streams")
+	}
+	// Another context ID is one to be told of all the same.
+	if err := dev.SetState([]byte(`{"Version":1,"CID":77}`)); err != nil || !dev.restored.Load() {
+		t.Errorf("restored with another context ID: %v, told: %v", err, dev.restored.Load())
+	}
+}
+
 func TestRestoreWithoutAnAnswerGoesOn(t *testing.T) {
 	defer func(d time.Duration) { ackTimeout = d }(ackTimeout)
 	ackTimeout = 20 * time.Millisecond
@@ -285,7 +310,7 @@ func TestRestoreWithoutAnAnswerGoesOn(t *testing.T) {
 }
 
 func TestBadStates(t *testing.T) {
-	for _, s := range []string{"", "{}", `{"Version":2,"CID":3}`, `{"Version":1,"CID":1}`} {
+	for _, s := range []string{"", "{}", `{"Version":2,"CID":3}`, `{"Version":1,"CID":1}`, `{"Version":1,"CID":3,"Streams":-1}`} {
 		dev := mustNew(t, Config{})
 		if err := dev.SetState([]byte(s)); err == nil || dev.restored.Load() {
 			t.Errorf("state %q was taken: %v", s, err)

@@ -3,6 +3,8 @@ package vsock
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -126,6 +128,22 @@ func (m *mux) openConns() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.open
+}
+
+// known is how many connections the guest knows or is to be told the end of.
+func (m *mux) known() int {
+	m.mu.Lock()
+	n := len(m.rsts) - m.rstsSent
+	cs := slices.Collect(maps.Values(m.conns))
+	m.mu.Unlock()
+	for _, c := range cs {
+		c.mu.Lock()
+		if c.due&dueRequest == 0 {
+			n++
+		}
+		c.mu.Unlock()
+	}
+	return n
 }
 
 // request admits a connection that the guest asks for, if somebody on the host
@@ -266,10 +284,7 @@ func (m *mux) transmitReset(s sink) result {
 // starts anew. Connections that it has not been asked for yet stay due.
 func (m *mux) resetAll() {
 	m.mu.Lock()
-	cs := make([]*Conn, 0, len(m.conns))
-	for _, c := range m.conns {
-		cs = append(cs, c)
-	}
+	cs := slices.Collect(maps.Values(m.conns))
 	m.rsts, m.rstsSent = nil, 0
 	m.mu.Unlock()
 	for _, c := range cs {

@@ -73,17 +73,19 @@ const stateVersion = 1
 type deviceState struct {
 	Version int
 	CID     uint32
+	Streams int // that the guest knew or was about to hear of
 }
 
 // State implements virtio.Stater.
 func (d *Device) State() ([]byte, error) {
-	return json.Marshal(deviceState{Version: stateVersion, CID: d.mux.cid()})
+	return json.Marshal(deviceState{Version: stateVersion, CID: d.mux.cid(), Streams: d.mux.known()})
 }
 
 // SetState implements virtio.Stater. The guest's streams are gone, which the
 // driver learns by a transport-reset event (virtio 1.2 §5.10.6.8) as soon as
-// the device serves; nothing else reaches it before. The device keeps the
-// context ID that it was made with, and the driver reads it anew.
+// the device serves; nothing else reaches it before. A guest that had none is
+// spared the event. The device keeps the context ID that it was made with: if
+// that is another one, the event has the driver read it anew.
 func (d *Device) SetState(state []byte) error {
 	var s deviceState
 	if err := json.Unmarshal(state, &s); err != nil {
@@ -92,10 +94,13 @@ func (d *Device) SetState(state []byte) error {
 	if s.Version != stateVersion {
 		return fmt.Errorf("restore %s: state of version %d, want %d", d.cfg.Name, s.Version, stateVersion)
 	}
-	if err := checkCID(s.CID); err != nil {
+	if err := checkCID(s.CID); err != nil || s.Streams < 0 {
+		if err == nil {
+			err = fmt.Errorf("%d streams", s.Streams)
+		}
 		return fmt.Errorf("restore %s: %w", d.cfg.Name, err)
 	}
 	d.mux.resetAll()
-	d.restored.Store(true)
+	d.restored.Store(s.Streams > 0 || s.CID != d.mux.cid())
 	return nil
 }
