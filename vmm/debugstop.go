@@ -169,4 +169,3 @@ func (c *vcpu) stepOnce(ctx context.Context) (gdb.Stop, error) {
 		}
 	}
 }
-

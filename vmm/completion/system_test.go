@@ -398,4 +398,3 @@ func TestXSaveCLeavesOutWhatIsInitial(t *testing.T) {
 		t.Error("XSAVES of supervisor state that KVM does not give went well")
 	}
 }
-

@@ -106,6 +106,9 @@ func (s *session) vCont(actions []string) ([]byte, error) {
 }
 
 func (s *session) resume(verb byte, arg string) ([]byte, error) {
+	if s.stop.ended() {
+		return s.stopReply(), errEnded
+	}
 	if verb == 'C' { // a signal: a machine has none to take
 		_, arg, _ = strings.Cut(arg, ";")
 	}
@@ -139,12 +142,15 @@ func (s *session) jump(addr string) []byte {
 }
 
 func (s *session) step(cpu int) ([]byte, error) {
+	if s.stop.ended() {
+		return s.stopReply(), errEnded
+	}
 	st, err := s.t.Step(s.ctx, cpu)
 	if err != nil {
 		return errorText(err), nil
 	}
 	s.stop = st
-	if st.Reason == Exited || st.Reason == Signaled {
+	if st.ended() {
 		return s.stopReply(), errEnded
 	}
 	s.thread = st.CPU

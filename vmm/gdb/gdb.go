@@ -92,3 +92,6 @@ type Stop struct {
 	Watch  Breakpoint // AtWatch: which
 	Status uint8      // Exited: the status of the machine's end
 }
+
+// ended says whether the machine is no more.
+func (s Stop) ended() bool { return s.Reason == Exited || s.Reason == Signaled }

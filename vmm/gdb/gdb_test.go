@@ -273,6 +273,7 @@ func TestMachineEnds(t *testing.T) {
 	for st, want := range map[Stop]string{{Reason: Exited, Status: 3}: "W03", {Reason: Signaled}: "X06"} {
 		f := newFake(t)
 		c, _, end := dial(t, f)
+		c.ask("qC", "QC1")
 		c.send("c")
 		f.stops <- st
 		if got := c.receive(); got != want {
@@ -282,6 +283,15 @@ func TestMachineEnds(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A machine that has ended before the debugger was there does not run on.
+func TestAttachToWhatHasEnded(t *testing.T) {
+	f := newFake(t)
+	f.stops <- Stop{Reason: Exited, Status: 1}
+	c, _, _ := dial(t, f)
+	c.ask("?", "W01")
+	c.ask("c", "W01")
 }
 
 func TestKill(t *testing.T) {

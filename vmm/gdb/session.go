@@ -151,7 +151,7 @@ func (s *session) loop(events <-chan event) error {
 
 // leave takes back what the debugger changed.
 func (s *session) leave() {
-	if s.stop.Reason == Exited || s.stop.Reason == Signaled {
+	if s.stop.ended() {
 		return
 	}
 	// The session's context may be what has ended.
@@ -212,13 +212,13 @@ func (s *session) interrupt() error {
 // reportStop tells GDB that the machine stopped.
 func (s *session) reportStop(st Stop) error {
 	s.stop = st
-	if st.Reason != Exited && st.Reason != Signaled {
+	if !st.ended() {
 		s.thread = st.CPU
 	}
 	if err := s.reply(s.stopReply()); err != nil {
 		return err
 	}
-	if st.Reason == Exited || st.Reason == Signaled {
+	if st.ended() {
 		return errEnded
 	}
 	return nil
