@@ -24,6 +24,10 @@ func (c *cpu) advance(n, asize uint8, by uint64) { c.setGPR(n, asize, c.regs[n&3
 // count is the repeat count.
 func (c *cpu) count(in *inst) uint64 { return c.regs[rCX] & in.amask }
 
+// bytesPerTick is how many bytes that are moved at once count as an
+// instruction: a long move must not stop deterministic time.
+const bytesPerTick = 64
+
 // again leaves a repeated instruction in the middle to look at attn.
 func (c *cpu) again(in *inst) bool { return c.branch(c.ipAt(in.off)) }
 
@@ -39,12 +43,16 @@ func (c *cpu) repeat(in *inst, one func(*cpu, *inst) (ok, more bool)) bool {
 		if !ok {
 			return false
 		}
+		device := c.io.n != 0
 		c.io.reset()
 		c.advance(rCX, in.asize, ^uint64(0))
 		if !more {
 			break
 		}
-		if (turns&1023 == 0 || c.debug.looking) && c.attn.Load() != 0 {
+		if device || turns&15 == 0 {
+			c.icount++ // time passes, also for each access to a device
+		}
+		if (turns&1023 == 0 || device || c.debug.looking) && (c.attn.Load() != 0 || c.icount >= c.until) {
 			return c.again(in)
 		}
 	}
@@ -93,7 +101,7 @@ func opMovs(c *cpu, in *inst) bool {
 		if moved == 0 {
 			break
 		}
-		if c.attn.Load() != 0 && c.count(in) != 0 {
+		if c.icount += moved / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
 			return c.again(in)
 		}
 	}
@@ -168,7 +176,7 @@ func opStos(c *cpu, in *inst) bool {
 		fill(dst[:n*uint64(in.size)], c.regs[rAX], in.size)
 		c.regs[rDI] += n * uint64(in.size)
 		c.regs[rCX] -= n
-		if c.attn.Load() != 0 && c.count(in) != 0 {
+		if c.icount += n*uint64(in.size) / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
 			return c.again(in)
 		}
 	}
