@@ -64,22 +64,23 @@ type (
 	}
 	exitFailEntry struct {
 		reason uint64
-		cpu    uint32
+		_      uint32 // the host's CPU
 	}
 	exitSystemEvent struct {
-		kind, ndata uint32
-		data        [16]uint64
+		kind uint32
+		_    uint32
+		_    [16]uint64
 	}
 	exitDebug struct {
 		exception, _ uint32
-		pc, dr6, dr7 uint64
+		pc, dr6, _   uint64
 	}
 	exitMSR struct {
-		fail   uint8
-		_      [7]uint8
-		reason uint32
-		index  uint32
-		data   uint64
+		fail  uint8
+		_     [7]uint8
+		_     uint32 // why: only filtered accesses get here
+		index uint32
+		data  uint64
 	}
 )
 
