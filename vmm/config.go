@@ -25,7 +25,7 @@ type Config struct {
 	Protocol    boot.Protocol
 	FixedImages bool   // the kernel's and initrd's files never change in place: guests may share their pages
 	CacheDir    string // for unpacked kernels; "" unpacks every time
-	PMEMImage   string // a file to appear as /dev/pmem0 (E820 type 12), copy-on-write
+	PMEMImage   string // a file to appear as /dev/pmem0, copy-on-write; its size a multiple of 2 MiB
 
 	Console   Serial // COM1
 	Transport Transport

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/boot"
 	"github.com/vitrine-vmm/vitrine/devices/bus"
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/pmem"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
@@ -115,8 +117,15 @@ func (m *Machine) layMemory() (err error) {
 	}
 	regions := m.mem.Regions()
 	base := alignUp(regions[len(regions)-1].End(), pmemAlign)
-	size := uint64(info.Size()) &^ (memory.PageSize - 1)
-	return m.mem.AddFile(base, f, 0, size, false, memory.PRAM, false)
+	size := uint64(info.Size())
+	// By virtio-pmem and not as E820 type 12, whose ranges Linux registers only
+	// where it found PCI (e820__reserve_resources_late).
+	dev, err := pmem.New(pmem.Options{Base: base, Size: size, Flush: func() error { return nil }})
+	if err != nil {
+		return fmt.Errorf("persistent-memory image: %w", err)
+	}
+	m.cfg.Devices = append([]virtio.Device{dev}, m.cfg.Devices...)
+	return m.mem.AddFile(base, f, 0, size, false, memory.PMEM, false)
 }
 
 func (m *Machine) loadKernel() error {
