@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -146,14 +145,11 @@ func hasParameter(line, name string) bool {
 	return false
 }
 
-// hostError adds the next step to errors of the host that many users meet.
+// hostError adds the next step to an error of the host that any part of a
+// machine may meet.
 func hostError(err error) error {
-	var path *fs.PathError
-	switch {
-	case errors.Is(err, syscall.ENOMEM):
+	if errors.Is(err, syscall.ENOMEM) {
 		return fmt.Errorf("%w: free memory, or use a smaller --memory", err)
-	case errors.As(err, &path) && path.Path == "/dev/kvm" && !strings.Contains(err.Error(), path.Err.Error()+": "):
-		return fmt.Errorf("%w: vitrine doctor says what to do; --accel soft needs no KVM", err)
 	}
 	return err
 }
