@@ -73,6 +73,6 @@ func (c *vcpu) diagnose(cause Cause, examine func(clinic.State) clinic.Report) *
 		end.Detail, end.Err = "its registers cannot be read", err
 		return end
 	}
-	end.RIP, end.Detail = s.Regs.RIP, examine(s).String()
+	end.RIP, end.Detail = s.Regs.RIP, examine(s).String()+c.crashCore()
 	return end
 }

@@ -35,6 +35,10 @@ type Config struct {
 	// Generation is the VM generation identifier that ACPI guests see.
 	Generation [16]byte
 
+	// CoreFile is where an ELF core of the guest goes when a CPU gives up
+	// (triple fault, impossible instruction); "" for none.
+	CoreFile string
+
 	OnMark func(mark uint8) // a write to the debug port; must not block
 	Log    *slog.Logger     // what happens to the machine; default: nothing
 	Clock  func() time.Time // wall clock for the RTC; default time.Now

@@ -1,0 +1,94 @@
+package vmm_test
+
+import (
+	"context"
+	"debug/elf"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+func loadsOf(t *testing.T, path string) (size uint64) {
+	t.Helper()
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && p.Paddr == 0 && p.Vaddr != 0 {
+			size += p.Filesz
+		}
+	}
+	return size
+}
+
+// TestTripleFaultIsExplained: the report says why, and a core is written.
+func TestTripleFaultIsExplained(t *testing.T) {
+	accelerators(t, func(t *testing.T, accel string) {
+		path := filepath.Join(t.TempDir(), "core")
+		m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0x0f, 0x0b}), Accel: accel, CoreFile: path}) // ud2
+		end := wantCause(t, runFor(t, m, time.Minute), vmm.CauseTripleFault)
+		for _, want := range []string{"UD2", "no entry for vector 6", "64-bit mode", "0f 0b", "a core is in " + path} {
+			if !strings.Contains(end.Detail, want) {
+				t.Errorf("no %q in the report:\n%s", want, end.Detail)
+			}
+		}
+		if n := loadsOf(t, path); n < 16<<20 {
+			t.Errorf("%d bytes of memory in the core", n)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v %v", info, err)
+		}
+	})
+}
+
+func TestCoreOfAPausedMachine(t *testing.T) {
+	accelerators(t, func(t *testing.T, accel string) {
+		m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0xeb, 0xfe}), Accel: accel, CPUs: 2}) // jmp $
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ended := make(chan error, 1)
+		go func() { ended <- m.Run(ctx) }()
+		defer func() { cancel(); <-ended }()
+		if err := m.Pause(ctx); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "core")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := m.WriteCore(f); err != nil {
+			t.Fatal(err)
+		}
+		if n := loadsOf(t, path); n < 16<<20 {
+			t.Errorf("%d bytes of memory in the core", n)
+		}
+	})
+}
+
+// TestInstructionThatNobodyCompletes ends the run with its bytes, where the
+// host's emulator lacks it; elsewhere the guest goes on to its end.
+func TestInstructionThatNobodyCompletes(t *testing.T) {
+	code := append([]byte{0x0f, 0x58, 0xc1}, powerOff...) // addps xmm0, xmm1
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		t.Skipf("no guest under KVM: %v", err)
+	}
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, append([]byte{0x0f, 0x20, 0xe0, 0x0c, 0x00, 0x80, 0xcc, 0x02, 0x0f, 0x22, 0xe0}, code...)), Accel: "kvm"})
+	err := runFor(t, m, time.Minute)
+	if err == nil {
+		t.Log("the host executes it")
+		return
+	}
+	end := wantCause(t, err, vmm.CauseFault)
+	for _, want := range []string{"0f 58 c1", "addps xmm0, xmm1", "64-bit mode at CPL 0"} {
+		if !strings.Contains(end.Detail, want) {
+			t.Errorf("no %q in:\n%s", want, end.Detail)
+		}
+	}
+}
