@@ -130,5 +130,8 @@ func opCpuid(c *cpu, in *inst) bool {
 	}
 	c.regs[rAX], c.regs[rBX] = uint64(e.EAX), uint64(e.EBX)
 	c.regs[rCX], c.regs[rDX] = uint64(e.ECX), uint64(e.EDX)
+	if f := c.debug.system; f != nil {
+		f(System{SystemCPUID, c.ipAt(in.off), leaf, index, [4]uint32{e.EAX, e.EBX, e.ECX, e.EDX}})
+	}
 	return true
 }

@@ -54,6 +54,7 @@ type debug struct {
 	watch    []watchpoint
 	each     func(rip uint64, code []byte)
 	event    func(Event)
+	system   func(System)
 	guest    bool // DR7 has something enabled
 
 	skip    uint64 // the breakpoint that Run begins at, plus 1
@@ -96,6 +97,38 @@ func (v *VCPU) OnInstruction(f func(rip uint64, code []byte)) {
 // OnEvent has f called for each exception and interrupt before it is
 // delivered. nil ends that. f runs in Run.
 func (v *VCPU) OnEvent(f func(Event)) { v.c.debug.event = f }
+
+// System is a CPUID, RDMSR, WRMSR or HLT that was executed.
+type System struct {
+	Op    SystemOp
+	RIP   uint64
+	Index uint32 // CPUID: the leaf; MSRs: which
+	Sub   uint32 // CPUID: the subleaf
+	// CPUID: EAX, EBX, ECX, EDX. MSRs: the value's halves in the first two.
+	Result [4]uint32
+}
+
+// SystemOp is which instruction a System is about.
+type SystemOp uint8
+
+// Instructions of a System.
+const (
+	SystemCPUID SystemOp = iota
+	SystemReadMSR
+	SystemWriteMSR
+	SystemHalt
+)
+
+// OnSystem has f called after each instruction that a System can be about. nil
+// ends that. f runs in Run.
+func (v *VCPU) OnSystem(f func(System)) { v.c.debug.system = f }
+
+// tellSystem tells whoever wants to know of an MSR's or of a halt.
+func (c *cpu) tellSystem(in *inst, op SystemOp, index uint32, v uint64) {
+	if f := c.debug.system; f != nil {
+		f(System{Op: op, RIP: c.ipAt(in.off), Index: index, Result: [4]uint32{uint32(v), uint32(v >> 32)}})
+	}
+}
 
 // Kinds of the conditions in DR7's R/W fields (SDM vol. 3, 17.2.4).
 const (

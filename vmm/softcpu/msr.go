@@ -210,6 +210,7 @@ func opRdmsr(c *cpu, in *inst) bool {
 		return c.raiseCode(vectorGP, 0)
 	}
 	c.regs[rAX], c.regs[rDX] = v&0xffffffff, v>>32
+	c.tellSystem(in, SystemReadMSR, uint32(c.regs[rCX]), v)
 	return true
 }
 
@@ -219,6 +220,7 @@ func opWrmsr(c *cpu, in *inst) bool {
 		return c.raiseCode(vectorGP, 0)
 	}
 	c.setMode()
+	c.tellSystem(in, SystemWriteMSR, uint32(c.regs[rCX]), v)
 	return c.done(in)
 }
 

@@ -390,6 +390,7 @@ func opInvpcid(c *cpu, in *inst) bool {
 func opHlt(c *cpu, in *inst) bool {
 	c.halted = true
 	c.attn.Or(attnHalt)
+	c.tellSystem(in, SystemHalt, 0, 0)
 	return c.done(in)
 }
 

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,11 +18,45 @@ type Source struct {
 type Session struct {
 	Began   time.Time
 	Sources []Source
+	Devices []Device // what accesses reach; an event's Device is an index
+
+	snap atomic.Uint32
+	ids  atomic.Uint64
 }
+
+// Device is what there is behind an address, for those who decode accesses.
+type Device struct {
+	Name string `json:"name"`
+	Type string `json:"type"` // "serial", "virtio-mmio"…: see package decode
+	Port bool   `json:"port"` // in the port space, else in memory
+	Base uint64 `json:"base"` // when the session began; 0 where the guest places it
+	Size uint64 `json:"size"`
+	// Of a virtio device: its type, and the source of its queues' events.
+	Virtio uint32 `json:"virtio,omitempty"`
+	Source int    `json:"source,omitempty"`
+}
+
+// DefaultSnap is how many bytes of a request are kept each way: enough for the
+// headers of every device type and of a TCP segment.
+const DefaultSnap = 96
+
+// Snap is how many bytes of a request each way become KindData events.
+func (s *Session) Snap() int { return int(s.snap.Load()) }
+
+// WantSnap makes Snap at least n for the rest of the session.
+func (s *Session) WantSnap(n int) {
+	for old := s.snap.Load(); uint32(n) > old && !s.snap.CompareAndSwap(old, uint32(n)); old = s.snap.Load() {
+	}
+}
+
+// NextID is a number that ties an event to its KindData and KindSegment
+// events.
+func (s *Session) NextID() uint64 { return s.ids.Add(1) }
 
 // NewSession makes rings of n events for sources with these names.
 func NewSession(n int, names ...string) *Session {
 	s := &Session{Began: time.Now()}
+	s.snap.Store(DefaultSnap)
 	for _, name := range names {
 		s.Sources = append(s.Sources, Source{name, NewRing(n)})
 	}

@@ -19,8 +19,8 @@ type Kind uint8
 // Kinds of event. The comments say what Addr, Value and Aux hold.
 const (
 	KindNone        Kind = iota
-	KindIO               // port access: Addr port, Value data
-	KindMMIO             // memory-mapped access: Addr guest physical address, Value data
+	KindIO               // port access: Addr port, Value data, Aux see Event.Device
+	KindMMIO             // memory-mapped access: Addr guest physical address, Value data, Aux as for KindIO
 	KindExit             // another exit: Addr x86.ExitReason, Value its detail
 	KindComplete         // an instruction that the VMM completed: Value its first bytes, little-endian
 	KindReadMSR          // Addr MSR, Value data
@@ -32,12 +32,35 @@ const (
 	KindRequest          // what a chain meant: Addr operation, Value and Aux operands, for the device to decode
 	KindMark             // the guest wrote the debug port: Value mark
 	KindPhase            // the VMM reached a phase of the machine's life: Value vmm.Phase
-	KindInstruction      // one instruction, of a software CPU: Value its first bytes
+	KindInstruction      // one instruction, of a software CPU: Value and Aux its bytes
+	KindData             // bytes that belong to the next event of the source with the same id: Addr, Value, RIP, Size of them; Aux id
+	KindSegment          // a descriptor of such an event's chain: Addr guest physical address, Value length, Write device-writable; Aux id
+	KindVector           // an exception or interrupt on its way to its handler: Addr vector, Value error code, Aux VectorHasCode…
+	KindCPUID            // Addr leaf | subleaf<<32, Value EAX | EBX<<32, Aux ECX | EDX<<32
+	KindHalt             // the CPU waits for an interrupt
+	KindInput            // bytes arrived at a chip from outside: Value their number, KindData before it what they are
 	kindCount
 )
 
+// Bits of a KindVector event's Aux.
+const (
+	VectorHasCode  = 1 << iota // an error code was pushed
+	VectorSoftware             // INT n and its like
+	VectorExternal             // from an interrupt controller
+)
+
+// NoDevice is the device of an access that nobody claimed.
+const NoDevice = 0xffff_ffff
+
+// Device says which device an access reached: an index into Session.Devices, or
+// NoDevice, and the offset in that device's registers. For the data port of PCI
+// configuration the offset is that of the port, with bits 0…15 of
+// CONFIG_ADDRESS from bit 8 on.
+func (e *Event) Device() (index uint32, offset uint32) { return uint32(e.Aux >> 32), uint32(e.Aux) }
+
 var kindNames = [...]string{"none", "io", "mmio", "exit", "complete", "rdmsr", "wrmsr", "irq",
-	"doorbell", "pop", "push", "request", "mark", "phase", "instruction"}
+	"doorbell", "pop", "push", "request", "mark", "phase", "instruction",
+	"data", "segment", "vector", "cpuid", "halt", "input"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
