@@ -24,10 +24,14 @@ func keyOf(phys uint64, m mode) blockKey { return blockKey(phys | uint64(m)<<48)
 func (k blockKey) page() uint64 { return uint64(k) & (1<<48 - 1) &^ pageMask }
 
 const (
-	maxBlock    = 32 // instructions
-	arenaInsts  = 128 << 10
-	arenaBlocks = arenaInsts / 4
-	tableSize   = 16 << 10
+	maxBlock  = 32 // instructions
+	tableSize = 16 << 10
+	// The arenas of all CPUs together have room for arenaInsts instructions,
+	// but the one of each has at most mostInsts and at least leastInsts; 64
+	// bytes each, and a quarter as many blocks of 64 bytes.
+	arenaInsts = 192 << 10
+	mostInsts  = 128 << 10
+	leastInsts = 16 << 10
 )
 
 // codeCache has the decoded blocks of one CPU. Blocks live in two arenas that
@@ -45,9 +49,11 @@ type codeCache struct {
 	dirty []uint64 // physical pages that others wrote to; guarded by mu
 }
 
-func (cc *codeCache) init() {
-	cc.insts = make([]inst, 0, arenaInsts)
-	cc.blocks = make([]block, 0, arenaBlocks)
+// init makes the cache of one of so many CPUs.
+func (cc *codeCache) init(cpus int) {
+	n := max(min(arenaInsts/cpus, mostInsts), leastInsts)
+	cc.insts = make([]inst, 0, n)
+	cc.blocks = make([]block, 0, n/4)
 	cc.table = make([]*block, tableSize)
 	cc.pages = make(map[uint64][]*block)
 }

@@ -97,6 +97,7 @@ func (c *cpu) deliverFault() bool {
 // "Interrupt 8").
 func (c *cpu) deliver(vector uint8, ev event) bool {
 	c.next, c.linkTo = nil, -1
+	c.icount++ // time passes, even if every handler begins with a fault
 	c.noteEvent(vector, ev)
 	for {
 		if c.enter(vector, ev) {
@@ -137,8 +138,11 @@ func contributory(vector uint8, withPF bool) bool {
 }
 
 // enter delivers a vector once. It returns false with cpu.exc set if that
-// faults, having changed no registers.
+// faults, having changed no registers. It cannot stop in the middle for the
+// VMM: tables and stacks in the registers of a device float high.
 func (c *cpu) enter(vector uint8, ev event) bool {
+	c.event.entering = true
+	defer c.entered()
 	if !c.protected() {
 		return c.enterReal(vector)
 	}
@@ -148,6 +152,8 @@ func (c *cpu) enter(vector uint8, ev event) bool {
 	}
 	return c.enterGate(g, ev)
 }
+
+func (c *cpu) entered() { c.event.entering = false }
 
 // enterReal is the delivery of real mode (SDM vol. 3, 21.1.4).
 func (c *cpu) enterReal(vector uint8) bool {

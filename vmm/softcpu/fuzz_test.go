@@ -3,6 +3,7 @@ package softcpu
 import (
 	"encoding/binary"
 	"testing"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
@@ -58,6 +59,7 @@ func FuzzCode(f *testing.F) {
 		f.Add([]byte{0x0f, 0x30, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x30}, mode) // WRMSR
 		f.Add([]byte{0x0f, 0x01, 0x18, 0xcc, 0xcf}, mode)                // LIDT
 		f.Add([]byte{0xff, 0xe4, 0xc6, 0x05}, mode)                      // jump to the stack
+		f.Add([]byte{0x0f, 0x01, 0x18, 0xe2, 0xca, 0x75}, mode)          // LIDT, in a device
 		f.Add([]byte{0x0f, 0xae, 0x00, 0x0f, 0xc7, 0x20, 0xd9, 0xf0}, mode)
 		f.Add([]byte{0xea, 0, 0, 0x10, 0, 0x40, 0, 0x8e, 0xd8}, mode)
 	}
@@ -69,6 +71,9 @@ func FuzzCode(f *testing.F) {
 		if mode&4 != 0 {
 			b.cpu[0].OnInstruction(func(uint64, []byte) {})
 		}
+		// A program may reprogram the timer that ends it, and halt.
+		late := time.AfterFunc(200*time.Millisecond, func() { _ = b.cpu[0].Kick() })
+		defer late.Stop()
 		for exits := 0; exits < 4*fuzzSteps; exits++ {
 			x := b.run()
 			switch x.Reason {

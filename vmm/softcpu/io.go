@@ -73,11 +73,14 @@ func (c *cpu) deviceLoad(phys uint64, size uint8) (uint64, bool) {
 	if v, ok := c.vm.chipLoad(c, phys, size); ok {
 		return v, true
 	}
+	if c.event.entering {
+		return 1<<(8*size) - 1, true
+	}
 	return c.access(ioAccess{addr: phys, size: size})
 }
 
 func (c *cpu) deviceStore(phys uint64, size uint8, v uint64) bool {
-	if c.vm.chipStore(c, phys, size, v) {
+	if c.vm.chipStore(c, phys, size, v) || c.event.entering {
 		return true
 	}
 	_, ok := c.access(ioAccess{addr: phys, size: size, write: true, data: zeroExtend(v, 64-8*size)})

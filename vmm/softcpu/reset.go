@@ -8,6 +8,7 @@ type eventState struct {
 	nmiBlocked bool  // until IRET
 	waitSIPI   bool
 	inject     injection
+	entering   bool // an exception or interrupt is being delivered
 	trap       bool // a single step is to be reported before the next instruction
 }
 

@@ -16,7 +16,6 @@ func (vm *VM) CreateVCPU(id int, cpuid []x86.CPUIDEntry) (*VCPU, error) {
 		return nil, fmt.Errorf("vcpu %d: the machine has no memory yet", id)
 	}
 	c := &cpu{id: id, vm: vm, cpuid: cpuid, wake: make(chan struct{}, 1), linkTo: -1}
-	c.code.init()
 	c.tlb.flushAll()
 	c.reset()
 	c.event.waitSIPI = id != 0
@@ -34,6 +33,9 @@ func (v *VCPU) Run() (x86.Exit, error) {
 	c := v.c
 	if !c.vm.turns.take(c) {
 		return c.kicked(), nil
+	}
+	if c.code.table == nil {
+		c.code.init(len(c.vm.turns.all))
 	}
 	if c.io.pending {
 		c.io.answer()
