@@ -176,7 +176,7 @@ func opStos(c *cpu, in *inst) bool {
 		fill(dst[:n*uint64(in.size)], c.regs[rAX], in.size)
 		c.regs[rDI] += n * uint64(in.size)
 		c.regs[rCX] -= n
-		if c.icount += n*uint64(in.size) / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
+		if c.icount += n * uint64(in.size) / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
 			return c.again(in)
 		}
 	}
