@@ -39,8 +39,10 @@ type Machine struct {
 	cpus     []*vcpu
 	times    Timings
 	observed observation
+	watcher  atomic.Pointer[machineObserver] // of what no CPU and no queue does; nil while nobody looks
 	debugger atomic.Pointer[Debugger]
 	guard    sync.Mutex // one pause, resume or look inside at a time
+	kept     keeping
 }
 
 // New assembles the machine that cfg describes, its kernel loaded, ready to run.
@@ -90,6 +92,9 @@ func (m *Machine) build() (err error) {
 	if err := m.addVirtio(); err != nil {
 		return err
 	}
+	if m.kept.from != nil {
+		return m.buildSaved()
+	}
 	if err := m.loadKernel(); err != nil {
 		return err
 	}
@@ -100,6 +105,9 @@ func (m *Machine) build() (err error) {
 
 // layMemory makes the RAM and, behind it, the persistent-memory image.
 func (m *Machine) layMemory() (err error) {
+	if m.kept.from != nil {
+		return m.mapSaved()
+	}
 	if m.mem, err = memory.New(m.cfg.Memory); err != nil {
 		return err
 	}
@@ -174,6 +182,9 @@ func (m *Machine) Run(ctx context.Context) error {
 	for range m.cpus {
 		err = errors.Join(err, <-created)
 	}
+	if err == nil {
+		err = m.beginSaved()
+	}
 	if err != nil {
 		m.gate.stop(&StopError{Cause: CauseHost, VCPU: -1, Err: err})
 	}
@@ -243,6 +254,11 @@ func (m *Machine) kick() {
 func (m *Machine) Pause(ctx context.Context) error {
 	m.guard.Lock()
 	defer m.guard.Unlock()
+	return m.pause(ctx)
+}
+
+// pause is Pause with guard held.
+func (m *Machine) pause(ctx context.Context) error {
 	if !m.gate.pause() {
 		return m.notRunning()
 	}
@@ -265,6 +281,11 @@ func (m *Machine) notRunning() error {
 func (m *Machine) Resume() error {
 	m.guard.Lock()
 	defer m.guard.Unlock()
+	return m.resume()
+}
+
+// resume is Resume with guard held.
+func (m *Machine) resume() error {
 	if m.gate.state() != gatePause {
 		return errors.New("not paused")
 	}

@@ -1,12 +1,12 @@
 package vmm
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
-	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
 // observation is the machine's events while somebody looks.
@@ -25,21 +25,29 @@ func (m *Machine) Observe(events int) *trace.Session {
 	if o.users++; o.users > 1 {
 		return o.session
 	}
-	names := make([]string, 0, len(m.cpus)+len(m.virtio))
+	names := make([]string, 0, len(m.cpus)+len(m.virtio)+1)
 	for _, c := range m.cpus {
 		names = append(names, fmt.Sprintf("vcpu%d", c.id))
 	}
 	for _, s := range m.virtio {
 		names = append(names, s.Device().Spec().Name)
 	}
-	o.session = trace.NewSession(events, names...)
+	o.session = trace.NewSession(events, append(names, "machine")...)
+	o.session.Devices = m.tracedDevices()
+	source := func(i int) observer {
+		return observer{o.session, o.session.Sources[i].Ring, uint16(i)}
+	}
+	index := deviceIndex(o.session.Devices)
 	for i, c := range m.cpus {
-		c.observe(&cpuObserver{session: o.session, ring: o.session.Sources[i].Ring, source: uint16(i)})
+		c.observe(&cpuObserver{observer: source(i), index: index})
+		c.kick() // so that it takes up the hooks
 	}
 	for i, s := range m.virtio {
-		source := len(m.cpus) + i
-		s.Trace(&queueObserver{o.session, o.session.Sources[source].Ring, uint16(source)})
+		s.Trace(&queueObserver{source(len(m.cpus) + i)})
 	}
+	w := &machineObserver{source(len(names))}
+	m.watcher.Store(w)
+	m.platform.uart.OnReceive(w.received)
 	return o.session
 }
 
@@ -51,104 +59,107 @@ func (m *Machine) Unobserve() {
 	if o.users--; o.users > 0 {
 		return
 	}
+	m.platform.uart.OnReceive(nil)
+	m.watcher.Store(nil)
 	for _, c := range m.cpus {
 		c.observe(nil)
+		c.kick()
 	}
 	for _, s := range m.virtio {
 		s.Trace(nil)
 	}
 }
 
-// cpuObserver writes a vCPU's events.
-type cpuObserver struct {
+// observer is where one source writes its events.
+type observer struct {
 	session *trace.Session
 	ring    *trace.Ring
 	source  uint16
 }
 
-// registerKeeper is a CPU that can have its registers at hand after every
-// exit, for a price per exit.
-type registerKeeper interface{ KeepRegs(on bool) }
-
-func (c *vcpu) observe(o *cpuObserver) {
-	c.observer.Store(o)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k, ok := c.cpu.(registerKeeper); ok && c.live {
-		k.KeepRegs(o != nil)
-	}
+func (o *observer) emit(e trace.Event) {
+	e.Time, e.CPU, e.Source = o.session.Now(), trace.NoCPU, o.source
+	o.ring.Emit(&e)
 }
 
-// observedDispatch is dispatch with an event for what it did.
-func (c *vcpu) observedDispatch(o *cpuObserver, x *x86.Exit) *StopError {
-	e := trace.Event{Time: o.session.Now(), CPU: uint8(c.id), Source: o.source, Size: x.Size, Write: x.Write}
-	if r, err := c.cpu.Regs(); err == nil {
-		e.RIP = r.RIP
-	}
-	describeExit(&e, x)
-	end := c.dispatch(x)
-	if !x.Write && (x.Reason == x86.ExitIO || x.Reason == x86.ExitMMIO) {
-		e.Value = littleEndian(x.Data)
-	}
-	e.Took = o.session.Now() - e.Time
-	if x.Reason != x86.ExitInterrupted {
-		o.ring.Emit(&e)
-	}
-	return end
-}
+// queueObserver writes a virtio device's events.
+type queueObserver struct{ observer }
 
-// describeExit fills in what an exit was, before it is handled.
-func describeExit(e *trace.Event, x *x86.Exit) {
-	switch x.Reason {
-	case x86.ExitIO:
-		e.Kind, e.Addr, e.Count = trace.KindIO, uint64(x.Port), uint16(min(x.Count, 0xffff))
-		e.Value = littleEndian(x.Data[:min(int(x.Size), len(x.Data))])
-	case x86.ExitMMIO:
-		e.Kind, e.Addr, e.Count, e.Value = trace.KindMMIO, x.Addr, 1, littleEndian(x.Data)
-	case x86.ExitInternalError:
-		e.Kind, e.Addr, e.Value = trace.KindComplete, uint64(x.SubError), littleEndian(x.Instruction)
-		e.Size = uint8(len(x.Instruction))
-	case x86.ExitReadMSR, x86.ExitWriteMSR:
-		e.Kind, e.Addr, e.Value = trace.KindReadMSR, uint64(x.MSR), *x.MSRData
-		if x.Reason == x86.ExitWriteMSR {
-			e.Kind = trace.KindWriteMSR
+var (
+	_ virtio.Tracer     = (*queueObserver)(nil)
+	_ virtio.WakeTracer = (*queueObserver)(nil)
+)
+
+// maxSegments is how many descriptors of a chain become events.
+const maxSegments = 16
+
+func (o *queueObserver) Popped(queue int, c *virtio.Chain) {
+	e := trace.Event{Time: o.session.Now(), CPU: trace.NoCPU, Source: o.source}
+	id := o.session.NextID()
+	n := 0
+	for _, readable := range [...]bool{true, false} {
+		for _, s := range c.Segments(readable) {
+			if n++; n > maxSegments {
+				break
+			}
+			e.Kind, e.Addr, e.Value, e.Write, e.Aux = trace.KindSegment, uint64(s.Addr), uint64(s.Len), !readable, id
+			o.ring.Emit(&e)
 		}
-	default:
-		e.Kind, e.Addr, e.Value = trace.KindExit, uint64(x.Reason), uint64(x.SubError)|x.Hardware
+	}
+	e.Write = false
+	trace.EmitData(o.ring, e, id, c.Readable(), o.session.Snap())
+	e.Kind, e.Addr, e.Value, e.RIP = trace.KindPop, uint64(queue), uint64(c.Head()), id
+	e.Aux = uint64(c.ReadableLen())<<32 | uint64(c.WritableLen())
+	o.ring.Emit(&e)
+}
+
+func (o *queueObserver) Pushed(queue int, c *virtio.Chain, written uint32) {
+	e := trace.Event{Time: o.session.Now(), CPU: trace.NoCPU, Source: o.source}
+	id := o.session.NextID()
+	trace.EmitData(o.ring, e, id, c.Writable(), min(int(written), o.session.Snap()))
+	e.Kind, e.Addr, e.Value, e.Aux, e.RIP = trace.KindPush, uint64(queue), uint64(c.Head()), uint64(written), id
+	o.ring.Emit(&e)
+}
+
+func (o *queueObserver) Interrupted(queue int) {
+	o.emit(trace.Event{Kind: trace.KindIRQ, Addr: uint64(int64(queue))})
+}
+
+func (o *queueObserver) Woken(queue int) {
+	o.emit(trace.Event{Kind: trace.KindDoorbell, Addr: uint64(queue)})
+}
+
+// machineObserver writes the events of chips.
+type machineObserver struct{ observer }
+
+// received is told what arrives at the serial port.
+func (o *machineObserver) received(p []byte) {
+	e := trace.Event{Time: o.session.Now(), CPU: trace.NoCPU, Source: o.source, Addr: portCOM1}
+	id := o.session.NextID()
+	trace.EmitData(o.ring, e, id, [][]byte{p}, len(p))
+	e.Kind, e.Value, e.RIP = trace.KindInput, uint64(len(p)), id
+	o.ring.Emit(&e)
+}
+
+// watchLine is irq, the interrupt line gsi of a chip, with an event for each
+// pulse while somebody looks.
+func (m *Machine) watchLine(gsi uint32, irq func() error) func() error {
+	return func() error {
+		if o := m.watcher.Load(); o != nil {
+			o.emit(trace.Event{Kind: trace.KindIRQ, Addr: uint64(gsi)})
+		}
+		return irq()
 	}
 }
 
+// littleEndian is the number in up to 8 bytes.
 func littleEndian(p []byte) uint64 {
+	if len(p) == 8 {
+		return binary.LittleEndian.Uint64(p)
+	}
 	var v uint64
 	for i := min(len(p), 8) - 1; i >= 0; i-- {
 		v = v<<8 | uint64(p[i])
 	}
 	return v
-}
-
-// queueObserver writes a virtio device's events.
-type queueObserver struct {
-	session *trace.Session
-	ring    *trace.Ring
-	source  uint16
-}
-
-var _ virtio.Tracer = (*queueObserver)(nil)
-
-func (o *queueObserver) emit(e trace.Event) {
-	e.Time, e.CPU, e.Source = o.session.Now(), trace.NoCPU, o.source
-	o.ring.Emit(&e)
-}
-
-func (o *queueObserver) Popped(queue int, c *virtio.Chain) {
-	o.emit(trace.Event{Kind: trace.KindPop, Addr: uint64(queue), Value: uint64(c.Head()),
-		Aux: uint64(c.ReadableLen())<<32 | uint64(c.WritableLen())})
-}
-
-func (o *queueObserver) Pushed(queue int, c *virtio.Chain, written uint32) {
-	o.emit(trace.Event{Kind: trace.KindPush, Addr: uint64(queue), Value: uint64(c.Head()), Aux: uint64(written)})
-}
-
-func (o *queueObserver) Interrupted(queue int) {
-	o.emit(trace.Event{Kind: trace.KindIRQ, Addr: uint64(int64(queue))})
 }

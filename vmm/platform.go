@@ -46,6 +46,7 @@ func (m *Machine) addPlatform() error {
 	if err != nil {
 		return err
 	}
+	com1, sci = m.watchLine(gsiCOM1, com1), m.watchLine(gsiSCI, sci)
 	low := min(m.cfg.Memory, uint64(memory.HoleStart))
 	p.uart = serial.New(&p.console, com1)
 	p.i8042 = i8042.New(m.reset)

@@ -20,6 +20,8 @@ type vcpu struct {
 	hits ExitCounts
 
 	observer atomic.Pointer[cpuObserver] // nil while nobody looks
+	hooked   *cpuObserver                // whose hooks the CPU has; its own goroutine's
+	recent   recent
 
 	mu   sync.Mutex // guards live
 	live bool       // cpu may be kicked
@@ -41,10 +43,14 @@ func (c *vcpu) create() error {
 	c.live = true
 	c.mu.Unlock()
 	c.observe(c.observer.Load()) // for a look that began before the CPU was there
+	c.hook()
 	return nil
 }
 
 func (c *vcpu) prepare() error {
+	if s := c.m.kept.from; s != nil {
+		return c.load(&s.State.CPUs[c.id])
+	}
 	c.setMTRRs()
 	if c.id != 0 {
 		return nil // waits for INIT and SIPI
@@ -97,6 +103,7 @@ func (c *vcpu) loop() *StopError {
 		}
 		c.hits.add(x.Reason)
 		if x.Reason == x86.ExitInterrupted {
+			c.hook()
 			if !c.m.gate.pass(c.work) {
 				return nil
 			}
@@ -111,6 +118,7 @@ func (c *vcpu) loop() *StopError {
 		if end != nil {
 			return end
 		}
+		c.recent.note(&x)
 	}
 }
 

@@ -18,12 +18,23 @@ func (u *UART) Receive(p []byte) int {
 	for _, c := range p[:n] {
 		u.arrive(c, 0)
 	}
+	if n > 0 && u.received != nil {
+		u.received(p[:n])
+	}
 	raise := n > 0 && u.pending()&(ierReceived|ierLine) != 0
 	u.mu.Unlock()
 	if raise {
 		_ = u.irq()
 	}
 	return n
+}
+
+// OnReceive has f told of all characters that arrive, in order. nil ends that. f
+// must not call the UART, block or keep p.
+func (u *UART) OnReceive(f func(p []byte)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.received = f
 }
 
 // Break is a break condition on the line: a null character with the break bit.

@@ -99,7 +99,9 @@ var triggers = [4]int{1, 4, 8, 14}
 type UART struct {
 	irq func() error
 
-	mu  sync.Mutex
+	mu       sync.Mutex
+	received func(p []byte) // who wants to know what arrives; nil: nobody
+
 	ier uint8
 	fcr uint8
 	lcr uint8

@@ -265,6 +265,11 @@ func (q *Queue) Wait() error {
 			return fmt.Errorf("virtio queue %d: wait for the driver: %w", q.cfg.Index, err)
 		}
 		q.kicks.Add(1)
+		if t := q.tracer.Load(); t != nil {
+			if w, ok := (*t).(WakeTracer); ok {
+				w.Woken(q.cfg.Index)
+			}
+		}
 	}
 	return q.setNotify(false)
 }

@@ -7,3 +7,9 @@ type Tracer interface {
 	Pushed(queue int, c *Chain, written uint32)
 	Interrupted(queue int) // an interrupt was raised for the queue; -1: a configuration change
 }
+
+// WakeTracer is a Tracer that is also told of notifications that woke a
+// device. Those that come while it works are one with the last.
+type WakeTracer interface {
+	Woken(queue int)
+}
