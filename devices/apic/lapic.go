@@ -147,7 +147,19 @@ func (l *LAPIC) SetMode(m uint8) bool {
 		l.reset()
 	}
 	l.identify()
+	l.cpu.Interrupt() // without an APIC, the 8259s have the CPU to themselves
 	return true
+}
+
+// RestoreMode sets the mode of a state that is being restored, from whatever
+// mode it is in.
+func (l *LAPIC) RestoreMode(m uint8) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mode != m {
+		l.mode = m
+		l.identify()
+	}
 }
 
 // highest is the highest bit set in the 256-bit register at r, or -1.

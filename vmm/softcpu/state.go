@@ -227,3 +227,40 @@ func (v *VCPU) SetMPState(s x86.MPState) error {
 	c.vm.turns.wake(c)
 	return nil
 }
+
+// StateMSRs are the registers that make up a CPU's state, beside those that
+// Sregs has, in the order in which they are to be restored.
+func (vm *VM) StateMSRs() ([]uint32, error) {
+	list := []uint32{x86.MSRTSC, msrTSCAdjust, x86.MSRSysenterCS, x86.MSRSysenterESP, x86.MSRSysenterEIP,
+		x86.MSRMiscEnable, x86.MSRPAT, x86.MSRSTAR, x86.MSRLSTAR, x86.MSRCSTAR, x86.MSRSyscallMask,
+		x86.MSRKernelGSBase, x86.MSRTSCAux, msrMTRRFix64, msrMTRRFix16, msrMTRRFix16 + 1}
+	for i := range uint32(8) {
+		list = append(list, msrMTRRFix4+i)
+	}
+	for i := uint32(msrMTRRBase); i <= msrMTRREnd; i++ {
+		list = append(list, i)
+	}
+	return append(list, msrMTRRDef, x86.MSRTSCDeadline), nil
+}
+
+// KnownMSRs reads those of the registers that the CPU has.
+func (v *VCPU) KnownMSRs(index []uint32) ([]x86.MSR, error) {
+	list := make([]x86.MSR, 0, len(index))
+	for _, i := range index {
+		if val, ok := v.c.readMSR(i); ok {
+			list = append(list, x86.MSR{Index: i, Data: val})
+		}
+	}
+	return list, nil
+}
+
+// TSCkHz is the rate of the time-stamp counter.
+func (v *VCPU) TSCkHz() uint32 { return TSCFrequency / 1000 }
+
+// SetTSCkHz accepts no other rate.
+func (v *VCPU) SetTSCkHz(kHz uint32) error {
+	if kHz != TSCFrequency/1000 {
+		return fmt.Errorf("time-stamp counter at %d kHz: the software CPU's has %d kHz", kHz, TSCFrequency/1000)
+	}
+	return nil
+}

@@ -182,6 +182,7 @@ func (v *VCPU) SetSregs(s *x86.Sregs) error {
 	c.cr0, c.cr2, c.cr3, c.cr4 = s.CR0&cr0Mask|x86.CR0ET, s.CR2, s.CR3, s.CR4&cr4Mask
 	c.efer = s.EFER & (x86.EFERSCE | x86.EFERLME | x86.EFERLMA | x86.EFERNXE)
 	c.msr.apicBase = s.APICBase
+	c.apic.RestoreMode(apicModeOf(s.APICBase))
 	c.setTaskPriority(s.CR8)
 	c.cpl = s.SS.DPL & 3
 	if c.cr0&x86.CR0PE == 0 {
@@ -207,9 +208,19 @@ func (v *VCPU) MSRs(index ...uint32) ([]x86.MSR, error) {
 	return list, nil
 }
 
-// SetMSRs writes model-specific registers.
+// SetMSRs writes model-specific registers. Unlike in the guest, a write of
+// IA32_TSC leaves IA32_TSC_ADJUST alone, and the other way round, so that both
+// can be restored.
 func (v *VCPU) SetMSRs(list []x86.MSR) error {
 	for _, m := range list {
+		switch m.Index {
+		case x86.MSRTSC:
+			v.c.msr.tscOffset += m.Data - v.c.tsc()
+			continue
+		case msrTSCAdjust:
+			v.c.msr.tscAdjust = m.Data
+			continue
+		}
 		if !v.c.writeMSR(m.Index, m.Data) {
 			return fmt.Errorf("write MSR %#x = %#x: refused", m.Index, m.Data)
 		}
