@@ -16,6 +16,7 @@ type slot struct {
 	virtio.Transport
 	base uint64 // virtio-mmio: its registers; 0 with PCI
 	gsi  uint32 // virtio-mmio: its interrupt line
+	irq  func() error
 }
 
 // addVirtio puts every device behind the machine's transport.
@@ -26,6 +27,9 @@ func (m *Machine) addVirtio() error {
 			return fmt.Errorf("device %s: %w", d.Spec().Name, err)
 		}
 		m.virtio = append(m.virtio, s)
+		if err := m.pauseSaved(s); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -41,6 +45,7 @@ func (m *Machine) newSlot(i int, d virtio.Device) (*slot, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.irq = irq
 	t, err := virtio.NewMMIO(d, m.mem, virtio.MMIOOptions{
 		Options: opts,
 		IRQ:     irq,

@@ -222,3 +222,28 @@ func (c *VCPU) ClockStopped() error {
 	}
 	return nil
 }
+
+// Settle hands what was set in the shared page to KVM and has the registers
+// read from KVM again: a call that makes KVM act on its own state, as MPState
+// does, must not be undone by the page.
+func (c *VCPU) Settle() error {
+	if !c.synced {
+		return nil
+	}
+	dirty, page := c.run.dirtyRegs, c.run.sync
+	c.synced, c.run.dirtyRegs = false, 0
+	if dirty&syncSregsBit != 0 {
+		if err := c.SetSregs(&page.sregs); err != nil {
+			return err
+		}
+	}
+	if dirty&syncRegsBit != 0 {
+		if err := c.SetRegs(&page.regs); err != nil {
+			return err
+		}
+	}
+	if dirty&syncEventsBit != 0 {
+		return c.SetEvents(&page.events)
+	}
+	return nil
+}

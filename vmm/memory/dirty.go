@@ -44,3 +44,12 @@ func (d *Dirty) Count() int {
 	}
 	return n
 }
+
+// Merge adds the pages of o.
+func (d *Dirty) Merge(o *Dirty) {
+	for i := range min(len(d.words), len(o.words)) {
+		if w := o.words[i].Load(); w != 0 {
+			d.words[i].Or(w)
+		}
+	}
+}
