@@ -53,8 +53,6 @@ func BenchmarkRead(b *testing.B) {
 	dev := newDevice(b, s)
 	d := virtiotest.New(b, dev, virtiotest.Config{})
 	d.Start(^uint64(0))
-	root, _ := attach(b, d) // negotiates 64 KiB; again, for more
-	_ = root
 	r := d.Rings[0]
 	do := func(m []byte) []byte { return r.Do(b, [][]byte{m}, 200) }
 	do(message(100, 0xffff, append([]byte{0, 0, 4, 0, 8, 0}, "9P2000.L"...)...))
