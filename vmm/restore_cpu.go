@@ -122,6 +122,10 @@ func setMSR(cpu statefulCPU, m snapshot.MSR) error {
 	return err
 }
 
+// counterSlack is how far a time-stamp counter may be from what was set, in
+// ticks: what passes while a CPU is restored.
+const counterSlack = 1 << 28
+
 // shiftDeadline moves the deadline of the timer as far as the time-stamp
 // counter has moved: some hosts take no value for it, and their counter has
 // gone on since, or begun anew.
@@ -133,5 +137,9 @@ func shiftDeadline(cpu statefulCPU, deadline, counter uint64) uint64 {
 	if err != nil || len(now) != 1 {
 		return deadline
 	}
-	return deadline + (now[0].Data - counter)
+	moved := now[0].Data - counter
+	if moved < counterSlack {
+		return deadline
+	}
+	return deadline + moved
 }
