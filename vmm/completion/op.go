@@ -27,6 +27,7 @@ const (
 	OpINT
 	OpINT3
 	OpINVPCID
+	OpInterpreted
 	OpLAR
 	OpLDMXCSR
 	OpLSL
@@ -78,7 +79,7 @@ const (
 
 var opNames = [opCount]string{
 	"instruction", "adcx", "adox", "andn", "bextr", "blsi", "blsmsk", "blsr", "bzhi", "clac", "clflush", "clzero",
-	"cmpxchg16b", "crc32", "fldcw", "fnclex", "fnstcw", "fnstsw", "fwait", "int", "int3", "invpcid", "lar", "ldmxcsr",
+	"cmpxchg16b", "crc32", "fldcw", "fnclex", "fnstcw", "fnstsw", "fwait", "int", "int3", "invpcid", "interpreted", "lar", "ldmxcsr",
 	"lsl", "lzcnt", "monitor", "movbe", "movdir64b", "movdiri", "mulx", "mwait", "nop", "pdep", "pext", "popcnt",
 	"rdfsbase", "rdgsbase", "rdpid", "rdrand", "rdseed", "rdtscp", "rorx", "sarx", "serialize", "shlx", "shrx",
 	"sse-move", "stac", "stmxcsr", "swapgs", "syscall", "tzcnt", "ud", "verr", "verw", "vzeroupper", "wbinvd",

@@ -1,6 +1,8 @@
 package completion
 
 import (
+	"errors"
+
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
@@ -22,6 +24,7 @@ type CPU interface {
 type Completer struct {
 	Engine *Engine
 	cpu    CPU
+	soft   *interpreter // made when first needed
 
 	// Here and not on the stack, because what goes through an interface
 	// would be allocated each time.
@@ -50,6 +53,9 @@ func (c *Completer) Step(code []byte) (Result, error) {
 		return Result{}, err
 	}
 	result, err := c.Engine.Complete(code, &c.regs, &c.sregs)
+	if errors.Is(err, ErrUnknown) {
+		result, err = c.interpret()
+	}
 	if err != nil {
 		return Result{}, err
 	}
