@@ -100,6 +100,22 @@ func adviseSoft(log *slog.Logger) {
 	}()
 }
 
+// KernelsEmulated says whether this host's KVM emulates guest kernels. What
+// adviseSoft has found is remembered; the first machine after a boot of the
+// host finds out itself, which takes some milliseconds. Without KVM it is
+// false.
+func KernelsEmulated() bool {
+	finding := findingFile()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err == nil && finding != "" {
+		if known, err := os.ReadFile(finding); err == nil && bytes.HasPrefix(known, boot) {
+			return string(known[len(boot):]) == "emulated"
+		}
+	}
+	emulated, err := doctor.KernelEmulated()
+	return err == nil && emulated
+}
+
 // findingFile is where the finding of adviseSoft is kept: the host's boot id
 // and a word.
 func findingFile() string {
