@@ -16,6 +16,7 @@ const (
 	pathResume  = "/v1/resume"     // POST
 	pathStop    = "/v1/stop"       // POST ?time=10s
 	pathKill    = "/v1/kill"       // POST
+	pathWait    = "/v1/wait"       // GET: Record, when the machine has ended
 	pathVsock   = "/v1/vsock/"     // GET {port} * connects to a port in the guest
 	pathConsole = "/v1/console"    // GET * the console
 	pathView    = "/v1/inspect/"   // GET {what}
@@ -29,7 +30,7 @@ const (
 type Stats struct {
 	Time time.Time `json:"time"`
 
-	CPUTime   time.Duration           `json:"cpuTime"`  // of the whole process
+	CPUTime   time.Duration           `json:"cpuTime"`  // of the whole process, in nanoseconds
 	GuestTime time.Duration           `json:"vcpuTime"` // of the vCPU threads
 	VCPUs     []VCPUStats             `json:"vcpus"`
 	Memory    MemoryStats             `json:"memory"`
@@ -40,6 +41,7 @@ type Stats struct {
 
 // VCPUStats are one vCPU's exits, by reason.
 type VCPUStats struct {
+	Time  time.Duration     `json:"time"` // that its thread has run
 	Exits map[string]uint64 `json:"exits"`
 }
 
@@ -55,20 +57,32 @@ type MemoryStats struct {
 
 // DiskStats are one disk's counters.
 type DiskStats struct {
-	Reads, Writes, Flushes  uint64
-	ReadBytes, WrittenBytes uint64
-	Errors                  uint64
+	Reads        uint64 `json:"reads"`
+	Writes       uint64 `json:"writes"`
+	Flushes      uint64 `json:"flushes"`
+	Discards     uint64 `json:"discards"`
+	ReadBytes    uint64 `json:"readBytes"`
+	WrittenBytes uint64 `json:"writtenBytes"`
+	Errors       uint64 `json:"errors"`
 }
 
 // NetworkStats are one network device's counters, seen from the guest.
 type NetworkStats struct {
-	RxFrames, RxBytes, RxDropped uint64
-	TxFrames, TxBytes, TxDropped uint64
+	RxFrames  uint64 `json:"rxFrames"`
+	RxBytes   uint64 `json:"rxBytes"`
+	RxDropped uint64 `json:"rxDropped"`
+	TxFrames  uint64 `json:"txFrames"`
+	TxBytes   uint64 `json:"txBytes"`
+	TxDropped uint64 `json:"txDropped"`
 }
 
 // QueueStats are one virtqueue's counters.
 type QueueStats struct {
-	Chains, Kicks, Interrupts uint64
+	Chains     uint64 `json:"chains"`
+	Kicks      uint64 `json:"kicks"`
+	Interrupts uint64 `json:"interrupts"`
+	Suppressed uint64 `json:"suppressed"` // interrupts that the driver did not want
+	InFlight   uint16 `json:"inFlight"`   // a gauge
 }
 
 // Machine is what a control socket needs of the machine behind it. Every

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // Claim is a machine's name and folder, held by its process until it ends.
@@ -47,7 +49,7 @@ func (d *Dir) Claim(name string) (*Claim, error) {
 		if err != nil {
 			return nil, fmt.Errorf("machine %q: %w", name, err)
 		}
-		if !tryLock(lock) {
+		if !patientLock(lock) {
 			_ = lock.Close()
 			r, _ := d.read(name)
 			return nil, &InUseError{name, r.PID}
@@ -65,6 +67,18 @@ func (d *Dir) Claim(name string) (*Claim, error) {
 	}
 }
 
+// patientLock is tryLock, but for those who hold the lock for a moment to see
+// whether somebody else does.
+func patientLock(f *os.File) bool {
+	for range 10 {
+		if tryLock(f) {
+			return true
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return false
+}
+
 // stillAt says whether an open file is the one that its path names.
 func stillAt(f *os.File) bool {
 	a, err := f.Stat()
@@ -78,10 +92,8 @@ func stillAt(f *os.File) bool {
 // clean empties the folder but for the lock.
 func (c *Claim) clean() error {
 	if r, err := c.dir.read(c.name); err == nil {
-		for _, f := range r.Leftovers {
-			if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+		if err := removeLeftovers(r.Leftovers); err != nil {
+			return err
 		}
 	}
 	entries, err := os.ReadDir(c.Folder())
@@ -97,6 +109,29 @@ func (c *Claim) clean() error {
 		}
 	}
 	return nil
+}
+
+// removeLeftovers removes files that a machine has left outside its folder. A
+// socket that somebody listens at by now is another's.
+func removeLeftovers(files []string) error {
+	for _, f := range files {
+		if info, err := os.Lstat(f); err == nil && info.Mode().Type() == fs.ModeSocket && served(f) {
+			continue
+		}
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// served says whether a process listens at a UNIX socket.
+func served(path string) bool {
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+	}
+	return err == nil
 }
 
 // Name is the name that was claimed.
@@ -118,14 +153,19 @@ func (c *Claim) Update(change func(*Record)) error {
 	if err != nil {
 		return err
 	}
-	tmp := c.Path(recordFile + ".new")
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("record of machine %q: %w", c.name, err)
-	}
-	if err := os.Rename(tmp, c.Path(recordFile)); err != nil {
+	if err := writeRecord(c.Path(recordFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("record of machine %q: %w", c.name, err)
 	}
 	return nil
+}
+
+// writeRecord replaces a record, whole or not at all.
+func writeRecord(path string, b []byte) error {
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	return os.Rename(tmp, path)
 }
 
 // Record is the record as last written.

@@ -10,10 +10,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
 )
+
+// ErrNoAnswer is what a call to a machine wraps that did not answer in time.
+var ErrNoAnswer = errors.New("does not answer")
 
 // Client speaks to a machine's control socket.
 type Client struct {
@@ -48,10 +52,7 @@ func (r *Record) Ending() string {
 // NewClient returns a client for the control socket at the path socket. name
 // is for messages.
 func NewClient(name, socket string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) }
 	return &Client{name: name, socket: socket,
 		http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
@@ -76,6 +77,14 @@ func (c *Client) Pause(ctx context.Context) error {
 // Resume goes on after Pause.
 func (c *Client) Resume(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, pathResume, nil, nil)
+}
+
+// Wait returns the machine's last record when it has ended. A machine that
+// dies without a word, and one that is gone already, is an error; Dir.Wait
+// deals with those too.
+func (c *Client) Wait(ctx context.Context) (r Record, err error) {
+	err = c.call(ctx, http.MethodGet, pathWait, nil, &r)
+	return r, err
 }
 
 // Stop asks the guest to shut down and ends the machine after grace if it has
@@ -145,6 +154,9 @@ func (c *Client) unreachable(err error) error {
 	if errors.As(err, &e) {
 		err = e.Err // "Get http://machine/…" says nothing to a user
 	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("machine %q %w: vitrine kill %s ends its process", c.name, ErrNoAnswer, c.name)
+	}
 	return fmt.Errorf("machine %q: %w", c.name, err)
 }
 
@@ -168,8 +180,7 @@ func (c *Client) Stream(ctx context.Context, what string, query url.Values) (net
 
 // stream opens a path whose connection becomes a stream.
 func (c *Client) stream(ctx context.Context, path string) (net.Conn, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", c.socket)
+	conn, err := dial(ctx, c.socket)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}

@@ -52,6 +52,10 @@ type Record struct {
 	Kernel string `json:"kernel"`
 	Accel  string `json:"accel"`
 
+	Detached bool `json:"detached,omitempty"` // no terminal belongs to it
+	// Config is the machine as a machine file would say it.
+	Config json.RawMessage `json:"config,omitempty"`
+
 	Ended      *time.Time `json:"ended,omitempty"`
 	ExitStatus *int       `json:"exitStatus,omitempty"`
 	Reason     string     `json:"reason,omitempty"` // why it ended

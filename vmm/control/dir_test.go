@@ -2,10 +2,12 @@ package control
 
 import (
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -204,4 +206,113 @@ func BenchmarkList50(b *testing.B) {
 			b.Fatal(len(list), err)
 		}
 	}
+}
+
+func TestWaitTellsHowAMachineEnded(t *testing.T) {
+	d := openTestDir(t)
+	c, err := d.Claim("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := 7
+	if err := c.Update(func(r *Record) { r.State = StateRunning }); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		r   Record
+		err error
+	}
+	got := make(chan answer)
+	go func() {
+		r, err := d.Wait(t.Context(), "web")
+		got <- answer{r, err}
+	}()
+	select {
+	case a := <-got:
+		t.Fatalf("returned while the machine lives: %+v", a)
+	case <-time.After(20 * time.Millisecond):
+	}
+	if err := c.Update(func(r *Record) { r.State, r.ExitStatus = StateExited, &status }); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-got; a.err != nil || a.r.ExitStatus == nil || *a.r.ExitStatus != 7 {
+		t.Fatalf("%+v", a)
+	}
+	if r, err := d.Wait(t.Context(), "web"); err != nil || *r.ExitStatus != 7 {
+		t.Fatalf("wait for one that has ended: %+v, %v", r, err)
+	}
+	if _, err := d.Wait(t.Context(), "other"); !errors.Is(err, ErrNoMachine) {
+		t.Fatalf("wait for one that never was: %v", err)
+	}
+}
+
+func TestSweepRemovesWhatTheDeadLeave(t *testing.T) {
+	d := openTestDir(t)
+	leftover, served := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	ln, err := net.Listen("unix", served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := os.WriteFile(leftover, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := d.Claim("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Update(func(r *Record) { r.State, r.Leftovers = StateRunning, []string{leftover, served} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(leftover); err != nil {
+		t.Fatal("swept what belongs to a living machine")
+	}
+	c.lock.Close() // as when its process is killed
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(leftover); err == nil {
+		t.Error("the leftover is still there")
+	}
+	if _, err := os.Stat(served); err != nil {
+		t.Error("a socket that another process serves was removed")
+	}
+	r, err := d.Find("web")
+	if err != nil || r.State != StateDead || r.Ended == nil || r.Reason == "" {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+func TestNamesAreTakenWhileOthersLook(t *testing.T) {
+	d := openTestDir(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = d.List()
+			}
+		}
+	})
+	for range 100 {
+		c, err := d.Claim("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Update(func(r *Record) { r.State = StateRunning }); err != nil {
+			t.Fatal(err)
+		}
+		c.lock.Close()
+	}
+	close(stop)
+	wg.Wait()
 }

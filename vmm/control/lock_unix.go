@@ -22,7 +22,16 @@ func locked(path string) bool {
 		return false
 	}
 	defer f.Close()
-	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+	return lockedFile(f)
+}
+
+// lockedFile says whether another open file has the lock. It takes none.
+func lockedFile(f *os.File) bool {
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil {
+		return true
+	}
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	return false
 }
 
 func ownedByUs(info fs.FileInfo) bool {

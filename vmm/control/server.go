@@ -13,13 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Server serves a machine's control socket.
 type Server struct {
 	m     Machine
-	extra Extra
+	extra atomic.Pointer[http.Handler] // what SetExtra was given
 	http  *http.Server
 	ln    net.Listener
 	turn  sync.Mutex // one command that changes the machine at a time
@@ -40,31 +41,50 @@ func Serve(path string, m Machine, extra Extra) (*Server, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listen(path)
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), ln.Close())
 	}
-	s := &Server{m: m, extra: extra, ln: ln}
+	s := &Server{m: m, ln: ln}
+	s.SetExtra(extra)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.http = &http.Server{Handler: s.routes(), ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader}
 	go func() { _ = s.http.Serve(ln) }()
 	return s, nil
 }
 
-// Close ends the server and every stream.
+// lastWords is how long the answers may take that are on their way when the
+// server is closed.
+const lastWords = 500 * time.Millisecond
+
+// Close ends the server and every stream. The machine must have ended, or be
+// about to.
 func (s *Server) Close() error {
 	s.stop()
-	err := s.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
 	s.conns.Wait()
 	return err
+}
+
+// SetExtra replaces the handlers of the other parts: when a guest reboots, they
+// get a new machine to look at. Streams that are open go on.
+func (s *Server) SetExtra(extra Extra) {
+	var h http.Handler = s.extraRoutes(extra)
+	s.extra.Store(&h)
 }
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathMachine, func(w http.ResponseWriter, r *http.Request) { reply(w, s.m.Record()) })
+	mux.HandleFunc("GET "+pathWait, s.serveWait)
 	mux.HandleFunc("GET "+pathStats, func(w http.ResponseWriter, r *http.Request) {
 		st, err := s.m.Stats()
 		if err != nil {
@@ -82,22 +102,37 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST "+pathStop, s.serveStop)
 	mux.HandleFunc("GET "+pathVsock+"{port}", s.serveVsock)
 	mux.HandleFunc("GET "+pathConsole, s.serveConsole)
-	for name, h := range s.extra.Inspect {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { (*s.extra.Load()).ServeHTTP(w, r) })
+	return mux
+}
+
+func (s *Server) extraRoutes(extra Extra) http.Handler {
+	mux := http.NewServeMux()
+	for name, h := range extra.Inspect {
 		mux.Handle("GET "+pathView+name, h)
 	}
-	for name, h := range s.extra.Action {
+	for name, h := range extra.Action {
 		mux.HandleFunc("POST "+pathAction+name, func(w http.ResponseWriter, r *http.Request) {
 			s.turn.Lock()
 			defer s.turn.Unlock()
 			h.ServeHTTP(w, r)
 		})
 	}
-	for name, f := range s.extra.Stream {
+	for name, f := range extra.Stream {
 		mux.HandleFunc("GET "+pathStream+name, func(w http.ResponseWriter, r *http.Request) {
 			s.upgrade(w, r, func(conn net.Conn) { _ = f(s.ctx, r, conn) })
 		})
 	}
 	return mux
+}
+
+// serveWait answers when the machine has ended.
+func (s *Server) serveWait(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-s.m.Done():
+		reply(w, s.m.Record())
+	case <-r.Context().Done():
+	}
 }
 
 // change runs a command that changes the machine, in turn.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ type fakeMachine struct {
 	killed string
 	obeys  bool // shuts down when asked
 	busy   atomic.Int32
+	asked  atomic.Int32 // how often Done was called
 	hub    *Hub
 }
 
@@ -67,7 +69,7 @@ func (f *fakeMachine) end(why string) {
 	}
 }
 func (f *fakeMachine) Kill(reason string)    { f.end(reason) }
-func (f *fakeMachine) Done() <-chan struct{} { return f.done }
+func (f *fakeMachine) Done() <-chan struct{} { f.asked.Add(1); return f.done }
 func (f *fakeMachine) Console() *Hub         { return f.hub }
 
 // Dial connects to an echo at port 7; nobody listens elsewhere.
@@ -248,4 +250,65 @@ func FuzzRequest(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+func TestLongSocketPaths(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 40))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, SocketFile)
+	s, err := Serve(path, newFake(), Extra{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := NewClient("fake", path).Machine(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWaitGetsAnAnswerFromAServerThatCloses(t *testing.T) {
+	f := newFake()
+	path := filepath.Join(t.TempDir(), SocketFile)
+	s, err := Serve(path, f, Extra{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan Record, 1)
+	go func() {
+		r, err := NewClient("fake", path).Wait(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		got <- r
+	}()
+	for f.asked.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	f.end("done with it")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-got; r.Reason != "done with it" {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// A machine that hangs is one whose socket takes connections and never answers.
+func TestAHungMachineIsNotWaitedForForEver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), SocketFile)
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := NewClient("fake", path).Machine(ctx); !errors.Is(err, ErrNoAnswer) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := NewClient("fake", path).Dial(ctx, 7); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrNoAnswer) {
+		t.Fatalf("%v", err)
+	}
 }
