@@ -207,6 +207,7 @@ func (m *Machine) runCPU(c *vcpu, created chan<- error, begin <-chan struct{}) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer m.gate.leave()
+	c.thread.Store(int64(currentThread()))
 	err := c.create()
 	created <- err
 	if err != nil {

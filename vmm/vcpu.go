@@ -19,6 +19,8 @@ type vcpu struct {
 	work chan func()
 	hits ExitCounts
 
+	thread atomic.Int64 // its thread's number, once it has one
+
 	observer atomic.Pointer[cpuObserver] // nil while nobody looks
 	hooked   *cpuObserver                // whose hooks the CPU has; its own goroutine's
 	recent   recent

@@ -1,0 +1,9 @@
+//go:build !linux
+
+package vmm
+
+import "time"
+
+func currentThread() int { return 0 }
+
+func threadTime(int) time.Duration { return 0 }
