@@ -11,7 +11,9 @@ import (
 
 // lock takes a lock on the whole of f: a read lock shares it with others that
 // only read. It belongs to the open file description (fcntl(2), F_OFD_SETLK),
-// so it ends with the file, whatever else of the process opens and closes.
+// so it ends with the file, whatever else of the process opens and closes. The
+// description is used for nothing else: io_uring holds on to files for some time
+// after the ring was closed, and even after the process was killed.
 func lock(f *os.File, exclusive bool) error {
 	l := unix.Flock_t{Type: unix.F_RDLCK, Whence: io.SeekStart}
 	if exclusive {
@@ -28,10 +30,4 @@ func lock(f *os.File, exclusive bool) error {
 		return fmt.Errorf("%w, which writes to it: stop that first", ErrInUse)
 	}
 	return fmt.Errorf("lock: %w", err)
-}
-
-// unlock ends the lock now. Closing the file is not enough: io_uring lets go
-// of a file some time after the ring was closed.
-func unlock(f *os.File) {
-	_ = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Whence: io.SeekStart})
 }

@@ -79,9 +79,6 @@ func (p *PMEM) Flush() error {
 	return p.lost
 }
 
-// Close ends the lock and closes the file, after the guest memory that has it
+// Close closes the file, which ends its lock, after the guest memory that has it
 // was closed.
-func (p *PMEM) Close() error {
-	unlock(p.f)
-	return p.f.Close()
-}
+func (p *PMEM) Close() error { return p.f.Close() }

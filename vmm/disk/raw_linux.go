@@ -26,6 +26,7 @@ const (
 type raw struct {
 	f    *os.File
 	fd   int
+	lock *os.File // the same file, opened once more; see lock
 	info blk.Info
 	size int64 // of the file: what lies behind it in the last sector is zero
 
@@ -50,15 +51,28 @@ var _ blk.Store = (*raw)(nil)
 
 func openRaw(o Options) (_ *raw, err error) {
 	r := &raw{}
-	if r.f, err = openFile(o.Path, o.ReadOnly, o.Direct); err != nil {
+	if r.lock, err = openFile(o.Path, o.ReadOnly, false); err != nil {
 		return nil, err
 	}
-	r.fd = int(r.f.Fd())
-	if err := r.prepare(o); err != nil {
+	if err := r.open(o); err != nil {
 		_ = r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+func (r *raw) open(o Options) (err error) {
+	if err := lock(r.lock, !o.ReadOnly); err != nil {
+		return err
+	}
+	if r.f, err = openFile(o.Path, o.ReadOnly, o.Direct); err != nil {
+		return err
+	}
+	r.fd = int(r.f.Fd())
+	if err := sameFile(r.lock, r.f); err != nil {
+		return err
+	}
+	return r.prepare(o)
 }
 
 // openFile opens path for a disk: no symbolic magic, only flags, and errors
@@ -89,9 +103,6 @@ func openFile(path string, readOnly, direct bool) (*os.File, error) {
 }
 
 func (r *raw) prepare(o Options) error {
-	if err := lock(r.f, !o.ReadOnly); err != nil {
-		return err
-	}
 	var st unix.Stat_t
 	if err := unix.Fstat(r.fd, &st); err != nil {
 		return fmt.Errorf("stat: %w", err)
@@ -383,10 +394,11 @@ func ignoringEINTR(f func() error) error {
 // Close implements blk.Store. What was not flushed is left to the host, as
 // with a disk whose power fails.
 func (r *raw) Close() error {
-	unlock(r.f)
-	err := r.f.Close()
-	if r.buffered != nil {
-		err = errors.Join(err, r.buffered.Close())
+	var err error
+	for _, f := range []*os.File{r.f, r.buffered, r.lock} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	return err
 }
