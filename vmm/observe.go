@@ -117,8 +117,25 @@ func (o *queueObserver) Pushed(queue int, c *virtio.Chain, written uint32) {
 	e := trace.Event{Time: o.session.Now(), CPU: trace.NoCPU, Source: o.source}
 	id := o.session.NextID()
 	trace.EmitData(o.ring, e, id, c.Writable(), min(int(written), o.session.Snap()))
+	e.Count = lastByte(c, written)
 	e.Kind, e.Addr, e.Value, e.Aux, e.RIP = trace.KindPush, uint64(queue), uint64(c.Head()), uint64(written), id
 	o.ring.Emit(&e)
+}
+
+// lastByte is the last byte that a device wrote, where some have their status,
+// with bit 8 set; 0 without one.
+func lastByte(c *virtio.Chain, written uint32) uint16 {
+	for _, p := range c.Writable() {
+		if n := uint32(len(p)); written > n {
+			written -= n
+			continue
+		}
+		if written == 0 {
+			return 0
+		}
+		return 0x100 | uint16(p[written-1])
+	}
+	return 0
 }
 
 func (o *queueObserver) Interrupted(queue int) {

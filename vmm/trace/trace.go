@@ -27,8 +27,8 @@ const (
 	KindWriteMSR         // Addr MSR, Value data
 	KindIRQ              // a device raised an interrupt: Addr line, or the queue for a message
 	KindDoorbell         // the driver rang a queue's doorbell: Addr queue
-	KindPop              // a device took a descriptor chain: Addr queue, Value head, Aux readable<<32 | writable bytes
-	KindPush             // a device gave one back: Addr queue, Value head, Aux bytes written
+	KindPop              // a device took a descriptor chain: Addr queue, Value head, Aux readable<<32 | writable bytes, RIP id
+	KindPush             // a device gave one back: Addr queue, Value head, Aux bytes written, RIP id, Count the last of them | 0x100
 	KindRequest          // what a chain meant: Addr operation, Value and Aux operands, for the device to decode
 	KindMark             // the guest wrote the debug port: Value mark
 	KindPhase            // the VMM reached a phase of the machine's life: Value vmm.Phase
