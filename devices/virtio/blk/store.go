@@ -23,7 +23,11 @@ type Store interface {
 // disk, or one that would change a read-only disk, is refused here.
 func Execute(s Store, r *Request) {
 	info := s.Info()
-	if r.Err = r.check(&info); r.Err != nil {
+	execute(s, &info, r)
+}
+
+func execute(s Store, info *Info, r *Request) {
+	if r.Err = r.check(info); r.Err != nil {
 		return
 	}
 	switch r.Op {
@@ -72,17 +76,18 @@ func (b inline) Close() error { return b.s.Close() }
 func (b inline) Store() Store { return b.s }
 
 func (b inline) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
-	return &inlineChannel{s: b.s, done: done, finished: make([]*Request, 0, depth)}, nil
+	return &inlineChannel{s: b.s, info: b.s.Info(), done: done, finished: make([]*Request, 0, depth)}, nil
 }
 
 type inlineChannel struct {
 	s        Store
+	info     Info
 	done     func([]*Request)
 	finished []*Request
 }
 
 func (c *inlineChannel) Submit(r *Request) {
-	Execute(c.s, r)
+	execute(c.s, &c.info, r)
 	c.finished = append(c.finished, r)
 	if len(c.finished) == cap(c.finished) {
 		c.Kick()
@@ -115,12 +120,13 @@ func (b pool) Close() error { return b.s.Close() }
 func (b pool) Store() Store { return b.s }
 
 func (b pool) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
-	return &poolChannel{s: b.s, done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}, nil
+	return &poolChannel{s: b.s, info: b.s.Info(), done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}, nil
 }
 
 // poolChannel hands requests to its workers.
 type poolChannel struct {
 	s       Store
+	info    Info
 	done    func([]*Request)
 	work    chan *Request
 	limit   int
@@ -143,7 +149,7 @@ func (c *poolChannel) Kick() {}
 func (c *poolChannel) serve() {
 	var one [1]*Request
 	for r := range c.work {
-		Execute(c.s, r)
+		execute(c.s, &c.info, r)
 		one[0] = r
 		c.done(one[:])
 	}
