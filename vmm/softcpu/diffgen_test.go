@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vitrine-vmm/vitrine/vmm/kvm"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -512,6 +513,32 @@ func envInt(name string, def int) int {
 	return def
 }
 
+// diffSample is how many cases go test compares: enough for every instruction.
+const diffSample = 60_000
+
+// FuzzDifferential compares batches of random instructions with the processor.
+// For a certain number of cases: VITRINE_DIFF=10000000 go test -timeout 1h
+// -run TestDifferential.
+func FuzzDifferential(f *testing.F) {
+	f.Add(uint64(1), false)
+	f.Add(uint64(2), true)
+	want, got := newKVMSide(f), newSoftSide(f)
+	count := map[string]int{}
+	f.Fuzz(func(t *testing.T, seed uint64, fx bool) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		want.cpu.(*kvm.VCPU).Adopt()
+		b := newDiffGen(seed).batch(fx, diffCases, count)
+		wf, gf := want.run(t, b), got.run(t, b)
+		if k, _ := b.compareFrom(0, want, got, wf, gf); k >= 0 {
+			wf = want.run(t, b) // as in TestDifferential
+		}
+		if k, what := b.compareFrom(0, want, got, wf, gf); k >= 0 {
+			t.Fatalf("%v: %s\n\tin: %s", b.cases[k], what, describe(b.cases[k].in, fx))
+		}
+	})
+}
+
 // TestDifferential compares random instructions with the processor. More of
 // them: VITRINE_DIFF=cases, VITRINE_DIFF_SEED, VITRINE_DIFF_ONLY=name.
 func TestDifferential(t *testing.T) {
@@ -520,7 +547,7 @@ func TestDifferential(t *testing.T) {
 	want, got := newKVMSide(t), newSoftSide(t)
 	g := newDiffGen(uint64(envInt("VITRINE_DIFF_SEED", 1)))
 	g.only = os.Getenv("VITRINE_DIFF_ONLY")
-	total := envInt("VITRINE_DIFF", 20_000)
+	total := envInt("VITRINE_DIFF", diffSample)
 	count, failures, seen := map[string]int{}, 0, map[string]int{}
 	for done := 0; done < total; done += diffCases {
 		fx := done/diffCases%2 == 1
