@@ -24,15 +24,6 @@ func opJcc16(c *cpu, in *inst) bool {
 
 func opJmp16(c *cpu, in *inst) bool { return c.near(c.regs[rPage]+in.imm, 2) }
 
-func specRel16(h handler) func(*inst) handler {
-	return func(in *inst) handler {
-		if in.size == 2 {
-			return h
-		}
-		return nil
-	}
-}
-
 // near goes to a computed ip, of size bytes.
 func (c *cpu) near(ip uint64, size uint8) bool {
 	if size == 2 {

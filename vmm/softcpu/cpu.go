@@ -54,9 +54,8 @@ type cpu struct {
 	ccDst, ccA, ccB uint64
 	ccKind          uint8
 
-	cpl    uint8
-	mode   mode // how code is decoded now: part of a block's key
-	shadow bool // interrupts are held back until the next instruction is done
+	cpl  uint8
+	mode mode // how code is decoded now: part of a block's key
 	// stop says why a handler returned false, if not for a branch.
 	stop stopReason
 
@@ -78,11 +77,11 @@ type cpu struct {
 	ldt, tss segment
 	gdt, idt x86.DTable
 
-	cr0, cr2, cr3, cr4, cr8 uint64
-	efer                    uint64
-	xcr0                    uint64
-	dr                      [8]uint64
-	msr                     msrs
+	cr0, cr2, cr3, cr4 uint64
+	efer               uint64
+	xcr0               uint64
+	dr                 [8]uint64
+	msr                msrs
 
 	fpu fpu
 	sse sse

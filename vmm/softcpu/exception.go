@@ -177,15 +177,14 @@ func (c *cpu) enterReal(vector uint8) bool {
 
 // gate is a descriptor of the IDT that leads to a handler.
 type gate struct {
-	sel     uint16
-	ist     uint8
-	wide    uint8 // bytes of a push
-	trap    bool  // leaves IF alone
-	offset  uint64
-	cs      segment
-	cpl     uint8
-	ext     uint32
-	errCode uint32
+	sel    uint16
+	ist    uint8
+	wide   uint8 // bytes of a push
+	trap   bool  // leaves IF alone
+	offset uint64
+	cs     segment
+	cpl    uint8
+	ext    uint32
 }
 
 // gate reads and checks the gate and the code segment of a vector (SDM vol. 3,

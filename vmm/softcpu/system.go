@@ -654,13 +654,6 @@ func opBound(c *cpu, in *inst) bool {
 	return true
 }
 
-func opMonitor(c *cpu, in *inst) bool {
-	if c.cpl != 0 {
-		return c.raise(vectorUD)
-	}
-	return true
-}
-
 // opInt1 is INT1: a debug exception that no gate's DPL keeps out.
 func opInt1(c *cpu, in *inst) bool {
 	c.rip = c.nextIP(in)
