@@ -72,7 +72,8 @@ var (
 	_ virtio.Stater         = (*Device)(nil)
 )
 
-// New returns a balloon, empty and to be kept so, for a guest with memory mem.
+// New returns a balloon, empty and to be kept so. mem is what pages are given
+// back to; nil is the guest memory that the device's queues lie in.
 func New(mem Memory, opts Options) *Device {
 	if opts.Name == "" {
 		opts.Name = "balloon"
@@ -142,15 +143,19 @@ func (d *Device) WriteConfig(off uint64, p []byte) {
 // Serve implements virtio.Device.
 func (d *Device) Serve(ctx context.Context, features uint64, qs []*virtio.Queue) error {
 	return virtio.Work(ctx, qs, func(ctx context.Context, q *virtio.Queue) error {
+		g := giver{d, d.mem}
+		if g.mem == nil {
+			g.mem = q.Memory()
+		}
 		switch role(q.Index(), features) {
 		case inflateQueue:
-			return virtio.Loop(ctx, q, d.inflate)
+			return virtio.Loop(ctx, q, g.inflate)
 		case deflateQueue:
 			return virtio.Loop(ctx, q, deflate)
 		case statsRole:
 			return d.stats.serve(ctx, q)
 		case reportingRole:
-			return virtio.Loop(ctx, q, d.report)
+			return virtio.Loop(ctx, q, g.report)
 		}
 		return nil
 	})
@@ -185,10 +190,16 @@ func role(index int, features uint64) int {
 	return noRole
 }
 
+// giver gives pages to the host.
+type giver struct {
+	d   *Device
+	mem Memory
+}
+
 // inflate takes pages, given as an array of 32-bit page frame numbers (§5.5.6).
 // Numbers that are not RAM are ignored: the guest has not lost anything. Pages
 // that follow each other, up or down, are discarded together.
-func (d *Device) inflate(c *virtio.Chain) (uint32, error) {
+func (g giver) inflate(c *virtio.Chain) (uint32, error) {
 	if c.ReadableLen()%4 != 0 || c.ReadableLen() > maxList {
 		return 0, virtio.Fault(inflateQueue, "5.5.6", "a list of page numbers of %d bytes", c.ReadableLen())
 	}
@@ -197,11 +208,11 @@ func (d *Device) inflate(c *virtio.Chain) (uint32, error) {
 	for range c.ReadableLen() / 4 {
 		pfn := uint64(cur.Uint32())
 		if !run.add(pfn) {
-			d.discard(run)
+			g.discard(run)
 			run = pageRun{pfn, pfn + 1}
 		}
 	}
-	d.discard(run)
+	g.discard(run)
 	return 0, nil
 }
 
@@ -220,10 +231,10 @@ func (r *pageRun) add(pfn uint64) bool {
 	return true
 }
 
-func (d *Device) discard(r pageRun) {
+func (g giver) discard(r pageRun) {
 	n := (r.end - r.first) << pageShift
-	if n > 0 && d.mem.Discard(memory.Addr(r.first<<pageShift), n) == nil {
-		d.discarded.Add(n)
+	if n > 0 && g.mem.Discard(memory.Addr(r.first<<pageShift), n) == nil {
+		g.d.discarded.Add(n)
 	}
 }
 
@@ -233,12 +244,12 @@ func deflate(*virtio.Chain) (uint32, error) { return 0, nil }
 // report takes free pages, given as device-writable buffers (§5.5.6.7). The
 // device does not write: it lets the host have the memory until the guest
 // touches it again.
-func (d *Device) report(c *virtio.Chain) (uint32, error) {
+func (g giver) report(c *virtio.Chain) (uint32, error) {
 	for _, s := range c.Segments(false) {
 		first := (uint64(s.Addr) + memory.PageSize - 1) >> pageShift
 		end := (uint64(s.Addr) + uint64(s.Len)) >> pageShift
 		if first < end {
-			d.discard(pageRun{first, end})
+			g.discard(pageRun{first, end})
 		}
 	}
 	return 0, nil

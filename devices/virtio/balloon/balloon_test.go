@@ -98,12 +98,12 @@ func TestInflateDiscards(t *testing.T) {
 
 // TestGivesMemoryBack uses real memory: what was inflated is zero.
 func TestGivesMemoryBack(t *testing.T) {
-	mem := virtiotest.Memory(t, 1<<20)
+	d := virtiotest.New(t, balloon.New(nil, balloon.Options{}), virtiotest.Config{})
+	d.Start(allFeatures)
+	mem := d.Mem
 	if err := mem.WriteAt(bytes.Repeat([]byte{7}, 64<<10), 512<<10); err != nil {
 		t.Fatal(err)
 	}
-	d := virtiotest.New(t, balloon.New(mem, balloon.Options{}), virtiotest.Config{})
-	d.Start(allFeatures)
 	d.Rings[0].Do(t, [][]byte{pfns(128, 129, 130)})
 	got := make([]byte, 64<<10)
 	if err := mem.ReadAt(got, 512<<10); err != nil {
