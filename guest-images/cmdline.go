@@ -1,0 +1,41 @@
+package guestimages
+
+// Parts of the kernels' command lines. A word costs a kernel some 40,000
+// instructions, each early and each late parameter being compared with it:
+// there is no word here without a reason.
+const (
+	// CommandLine is what both kernels need with RootFS as the first
+	// persistent-memory device. Without rootfstype= every file system is tried;
+	// dax=always maps programs from the image instead of copying them; a panic
+	// resets the machine at once, through the keyboard controller.
+	CommandLine = "console=ttyS0 panic=-1 reboot=k root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro"
+
+	// Quiet keeps the kernel's messages off the console: each character is an
+	// exit. They stay readable with dmesg.
+	Quiet = "quiet"
+
+	// FewerInstructions belongs on the command line where the host interprets
+	// guest kernels. In turn: kernel memory is not write-protected in small
+	// pages; locks stay as they were assembled; copies do not use the
+	// byte-wise string instructions (see ByteCopiesAreSlow); and
+	// /sys/module/*/parameters is not filled.
+	FewerInstructions = "rodata=off noreplace-smp initcall_blacklist=param_sysfs_builtin_init"
+
+	// ByteCopiesAreSlow is for hosts where a turn of rep movsb costs as much as
+	// one of rep movsq: KVM without hardware virtualisation.
+	ByteCopiesAreSlow = "clearcpuid=erms,fsrm"
+)
+
+// Words of the command line that the default guest's init understands, each
+// with its value appended. docs/agent.md describes them.
+const (
+	ParamConsole  = "vitrine.console="  // device of a shell that is started again when it ends: ttyS0, hvc0
+	ParamExit     = "vitrine.exit="     // poweroff: when that shell ends
+	ParamIP       = "vitrine.ip="       // [IFACE:]ADDRESS/BITS, several with commas
+	ParamGateway  = "vitrine.gw="       // address
+	ParamDNS      = "vitrine.dns="      // addresses, with commas
+	ParamHostname = "vitrine.hostname=" // default: vitrine
+	ParamNet      = "vitrine.net="      // dhcp: ask for an address, slowly
+	ParamMount    = "vitrine.mount="    // TYPE:TAG:PATH[:ro], several with commas; TYPE 9p or virtiofs
+	ParamRoot     = "vitrine.root="     // ro: no writable layer over the root
+)

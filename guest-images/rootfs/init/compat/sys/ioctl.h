@@ -1,0 +1,1 @@
+/* What the kernel's headers expect of a libc's: nothing of it is used. */

@@ -1,0 +1,1 @@
+/* What the kernel's headers expect of a libc's: nolibc defines it already. */
