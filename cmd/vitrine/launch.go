@@ -21,9 +21,10 @@ type launch struct {
 	session session
 	log     *slog.Logger
 
-	devices []virtio.Device
-	network *usernet.Network // the first user network, if any
-	closers []func() error
+	devices      []virtio.Device
+	network      *usernet.Network // the first user network, if any
+	networkIndex int              // which of the network devices it has
+	closers      []func() error
 }
 
 func (l *launch) onClose(f func() error) { l.closers = append(l.closers, f) }

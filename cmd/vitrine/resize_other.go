@@ -2,5 +2,7 @@
 
 package main
 
+import "github.com/vitrine-vmm/vitrine/vmm/agent"
+
 // watchSize never returns a size: there is no signal that tells of one.
-func watchSize(*terminal) (sizes <-chan winSize, stop func()) { return nil, func() {} }
+func watchSize(*terminal) (sizes <-chan agent.Size, stop func()) { return nil, func() {} }

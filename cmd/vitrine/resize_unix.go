@@ -6,13 +6,15 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
 // watchSize returns the terminal's sizes as they change.
-func watchSize(t *terminal) (sizes <-chan winSize, stop func()) {
+func watchSize(t *terminal) (sizes <-chan agent.Size, stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGWINCH)
-	out := make(chan winSize)
+	out := make(chan agent.Size)
 	done := make(chan struct{})
 	go func() {
 		for {
@@ -21,8 +23,7 @@ func watchSize(t *terminal) (sizes <-chan winSize, stop func()) {
 			case <-done:
 				return
 			}
-			var size winSize
-			size.cols, size.rows = t.Size()
+			size := t.Size()
 			select {
 			case out <- size:
 			case <-done:

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
 func runCommand() *cli.Command {
@@ -133,7 +134,7 @@ func (r *runner) attend(m *vmm.Machine, l *launch, ended <-chan error) error {
 	switch {
 	case errors.As(err, &stop) && stop.Cause != vmm.CauseStopped:
 		return err // it crashed, or rebooted, before it could be turned off
-	case errors.Is(said, errConnectionLost) && err == nil:
+	case errors.Is(said, agent.ErrLost) && err == nil:
 		return nil // it turned itself off, and took the connection with it
 	}
 	return ending(said)
@@ -157,10 +158,7 @@ func (r *runner) turnOff(m *vmm.Machine, l *launch, why error, ended <-chan erro
 	}
 }
 
-var (
-	errGuestEnded     = errors.New("the guest has ended")
-	errConnectionLost = errors.New("the connection to the guest is lost")
-)
+var errGuestEnded = errors.New("the guest has ended")
 
 // ending turns what a machine or a session ended with into what the user is to
 // hear: nothing where it was the user's own wish.

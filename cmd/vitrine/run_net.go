@@ -117,7 +117,7 @@ func (l *launch) openNets(nets []netOption, publish []usernet.Publish, cpus int)
 		cfg := virtionet.Config{MAC: n.mac, BitsPerSecond: n.bps, Name: fmt.Sprintf("net%d", i), Log: l.log}
 		var err error
 		if n.mode == "user" {
-			err = l.openUserNet(&cfg, n, publish)
+			err = l.openUserNet(&cfg, n, publish, i)
 			publish = nil
 		} else {
 			err = l.openTap(&cfg, n, cpus)
@@ -134,7 +134,7 @@ func (l *launch) openNets(nets []netOption, publish []usernet.Publish, cpus int)
 	return nil
 }
 
-func (l *launch) openUserNet(cfg *virtionet.Config, n netOption, publish []usernet.Publish) error {
+func (l *launch) openUserNet(cfg *virtionet.Config, n netOption, publish []usernet.Publish, index int) error {
 	group := ""
 	if n.group != "" {
 		// Members trust each other: the folder is below one that is the
@@ -151,7 +151,7 @@ func (l *launch) openUserNet(cfg *virtionet.Config, n netOption, publish []usern
 	}
 	l.onClose(u.Close)
 	if l.network == nil {
-		l.network = u
+		l.network, l.networkIndex = u, index
 	}
 	cfg.Backend, cfg.MTU = u, u.MTU()
 	if cfg.MAC == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -166,6 +167,9 @@ func (o *runOptions) parseDevices(c *cli.Context) (err error) {
 			return usagef("give each its own", "--disk %s: another disk has the id %s", quote(s), quote(d.ID))
 		}
 		ids[d.ID] = true
+		if slices.ContainsFunc(o.disks, func(e disk.Options) bool { return e.Path == d.Path && !(e.ReadOnly && d.ReadOnly) }) {
+			return usagef("leave one out, or give both ,ro", "--disk %s: this file is already a disk of the machine", quote(s))
+		}
 		o.disks = append(o.disks, d)
 	}
 	if root := c.String("root"); root != "" {

@@ -165,6 +165,7 @@ func TestMistakesAreUsageErrorsOfOneLine(t *testing.T) {
 		{"--disk", "f,iops=0"},
 		{"--disk", "f,bps=fast"},
 		{"--disk", "f,id=a", "--disk", "g,id=a"},
+		{"--disk", "f", "--disk", "f,ro"},
 		{"--root", "id=missing"},
 		{"--root", "vda"},
 		{"--net", ""},

@@ -9,56 +9,39 @@ import (
 	"sync"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
-// guestAgent is what a session needs of the agent in the embedded guest.
+// guestAgent is what a session needs of the agent in the embedded guest: an
+// *agent.Client.
 type guestAgent interface {
-	// Run runs a program in the guest and returns its exit status, 128 and
-	// the signal's number if one ended it.
-	Run(ctx context.Context, p program) (status int, err error)
-	// PowerOff asks the guest to turn itself off.
+	Exec(ctx context.Context, c *agent.Command) (agent.Status, error)
 	PowerOff(ctx context.Context) error
 }
-
-// program is what an agent is to run.
-type program struct {
-	argv   []string
-	env    []string // beyond the guest's own
-	in     io.Reader
-	out    io.Writer
-	errOut io.Writer // not used with a terminal
-
-	tty    bool
-	size   winSize
-	resize <-chan winSize
-}
-
-// winSize is a terminal's size in characters.
-type winSize struct{ cols, rows int }
 
 // shell is the embedded guest's.
 var shell = []string{"/bin/sh"}
 
 // agentSession runs a command or a shell in the embedded guest.
 type agentSession struct {
-	agent  guestAgent
-	argv   []string
-	in     *userInput
-	out    io.Writer
-	errOut io.Writer
-	tty    *terminal // nil: plain streams
+	agent guestAgent
+	argv  []string
+	in    *userInput
+	out   io.Writer
+	say   *messages // and the program's standard error
+	tty   *terminal // nil: plain streams
 
 	once  sync.Once
 	ready chan struct{} // closed when the agent listens
 }
 
-func newAgentSession(agent guestAgent, o *runOptions, r *runner) *agentSession {
+func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
 	s := &agentSession{
-		agent: agent, argv: o.command, in: newUserInput(r.in), out: r.out, errOut: r.errOut.w, ready: make(chan struct{}),
+		agent: a, argv: o.command, in: newUserInput(r.in), out: r.out, say: r.errOut, ready: make(chan struct{}),
 	}
 	// A terminal in the guest has one output. A command keeps its two apart
 	// unless both arrive at the user's terminal anyway.
-	if r.tty != nil && (s.argv == nil || isTerminal(s.errOut)) {
+	if r.tty != nil && (s.argv == nil || isTerminal(s.say.w)) {
 		s.tty = r.tty
 	}
 	if s.argv == nil {
@@ -86,35 +69,39 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 		}
 	}()
 	status, err := s.run(ctx)
+	var refused *agent.Error
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case errors.As(err, &refused):
+		s.say.say("%v", refused) // "in the guest: …"
+		return exitStatus(refused.ExitCode())
 	case err != nil:
-		return err
-	case status != 0:
-		return exitStatus(status)
+		return fmt.Errorf("run %s: %w", quote(s.argv[0]), err)
+	case status.ExitCode() != 0:
+		return exitStatus(status.ExitCode())
 	}
 	return nil
 }
 
-func (s *agentSession) run(ctx context.Context) (status int, err error) {
-	p := program{argv: s.argv, in: s.in, out: s.out, errOut: s.errOut}
+func (s *agentSession) run(ctx context.Context) (agent.Status, error) {
+	c := &agent.Command{Args: s.argv, Env: agent.DefaultEnv(), Dir: "/root", Stdin: s.in, Stdout: s.out, Stderr: s.say.w}
 	if s.tty == nil {
-		return s.agent.Run(ctx, p)
+		return s.agent.Exec(ctx, c)
 	}
 	if err := s.tty.MakeRaw(); err != nil {
-		return 0, err
+		return agent.Status{}, err
 	}
 	defer s.tty.Close()
-	p.tty = true
-	p.size.cols, p.size.rows = s.tty.Size()
+	c.TTY = true
+	c.Size = s.tty.Size()
 	if t := os.Getenv("TERM"); t != "" {
-		p.env = append(p.env, "TERM="+t)
+		c.Env = append(c.Env, "TERM="+t)
 	}
 	resize, stop := watchSize(s.tty)
 	defer stop()
-	p.resize = resize
-	return s.agent.Run(ctx, p)
+	c.Resize = resize
+	return s.agent.Exec(ctx, c)
 }
 
 func (s *agentSession) turnOff(ctx context.Context) bool {
@@ -125,10 +112,5 @@ func (s *agentSession) turnOff(ctx context.Context) bool {
 	}
 	// The connection may end before the answer comes: the guest was asked.
 	err := s.agent.PowerOff(ctx)
-	return err == nil || errors.Is(err, errConnectionLost)
-}
-
-// commandError says why a command could not be run.
-func commandError(argv []string, err error) error {
-	return fmt.Errorf("run %s in the guest: %w", quote(argv[0]), err)
+	return err == nil || errors.Is(err, agent.ErrLost)
 }

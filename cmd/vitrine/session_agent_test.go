@@ -6,16 +6,22 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
 // fakeAgent runs programs of the test's.
 type fakeAgent struct {
-	run func(ctx context.Context, p program) (int, error)
+	run func(ctx context.Context, c *agent.Command) (agent.Status, error)
 	off error
 }
 
-func (f fakeAgent) Run(ctx context.Context, p program) (int, error) { return f.run(ctx, p) }
-func (f fakeAgent) PowerOff(context.Context) error                  { return f.off }
+func (f fakeAgent) Exec(ctx context.Context, c *agent.Command) (agent.Status, error) {
+	return f.run(ctx, c)
+}
+func (f fakeAgent) PowerOff(context.Context) error { return f.off }
+
+var _ guestAgent = (*agent.Client)(nil)
 
 // agentRunner is a runner whose output and errors are kept.
 func agentRunner(in io.Reader) (r *runner, out, errOut *syncBuffer) {
@@ -24,14 +30,14 @@ func agentRunner(in io.Reader) (r *runner, out, errOut *syncBuffer) {
 }
 
 func TestCommandsStreamsAndStatusComeThrough(t *testing.T) {
-	agent := fakeAgent{run: func(_ context.Context, p program) (int, error) {
-		text, err := io.ReadAll(p.in)
-		_, _ = p.out.Write(append([]byte(strings.Join(p.argv, "+")+" "), text...))
-		_, _ = io.WriteString(p.errOut, "oops")
-		return 3, err
+	a := fakeAgent{run: func(_ context.Context, c *agent.Command) (agent.Status, error) {
+		text, err := io.ReadAll(c.Stdin)
+		_, _ = c.Stdout.Write(append([]byte(strings.Join(c.Args, "+")+" "), text...))
+		_, _ = io.WriteString(c.Stderr, "oops")
+		return agent.Status{Code: 3}, err
 	}}
 	r, out, errOut := agentRunner(strings.NewReader("input"))
-	s := newAgentSession(agent, mustParse(t, "--", "a", "b c"), r)
+	s := newAgentSession(a, mustParse(t, "--", "a", "b c"), r)
 	if s.turnOff(context.Background()) {
 		t.Error("a guest without agent was asked to turn itself off")
 	}
@@ -49,14 +55,14 @@ func TestCommandsStreamsAndStatusComeThrough(t *testing.T) {
 }
 
 func TestShellWhereThereIsNoCommand(t *testing.T) {
-	agent := fakeAgent{run: func(_ context.Context, p program) (int, error) {
-		if p.argv[0] != shell[0] || p.tty {
-			t.Errorf("program %+v", p)
+	a := fakeAgent{run: func(_ context.Context, c *agent.Command) (agent.Status, error) {
+		if c.Args[0] != shell[0] || c.TTY {
+			t.Errorf("program %+v", c)
 		}
-		return 0, nil
+		return agent.Status{}, nil
 	}}
 	r, _, _ := agentRunner(strings.NewReader(""))
-	s := newAgentSession(agent, mustParse(t), r)
+	s := newAgentSession(a, mustParse(t), r)
 	s.agentReady()
 	if err := s.serve(context.Background(), nil); err != nil {
 		t.Error(err)
@@ -65,13 +71,13 @@ func TestShellWhereThereIsNoCommand(t *testing.T) {
 
 func TestSessionEndsWithItsContext(t *testing.T) {
 	reason := errors.New("enough")
-	agent := fakeAgent{run: func(ctx context.Context, _ program) (int, error) {
+	a := fakeAgent{run: func(ctx context.Context, _ *agent.Command) (agent.Status, error) {
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return agent.Status{}, ctx.Err()
 	}}
 	for _, ready := range []bool{false, true} {
 		r, _, _ := agentRunner(strings.NewReader(""))
-		s := newAgentSession(agent, mustParse(t), r)
+		s := newAgentSession(a, mustParse(t), r)
 		if ready {
 			s.agentReady()
 		}
@@ -84,16 +90,16 @@ func TestSessionEndsWithItsContext(t *testing.T) {
 }
 
 func TestKeysEndTheSession(t *testing.T) {
-	agent := fakeAgent{run: func(ctx context.Context, p program) (int, error) {
-		text, err := io.ReadAll(p.in)
+	a := fakeAgent{run: func(ctx context.Context, c *agent.Command) (agent.Status, error) {
+		text, err := io.ReadAll(c.Stdin)
 		if string(text) != "ab" || err != nil {
 			t.Errorf("the program read %q, %v", text, err)
 		}
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return agent.Status{}, ctx.Err()
 	}}
 	r, _, _ := agentRunner(&keys{r: strings.NewReader("ab\x01x")})
-	s := newAgentSession(agent, mustParse(t), r)
+	s := newAgentSession(a, mustParse(t), r)
 	s.agentReady()
 	if err := s.serve(context.Background(), nil); err != errEnd {
 		t.Errorf("ended with %v", err)
@@ -101,12 +107,37 @@ func TestKeysEndTheSession(t *testing.T) {
 }
 
 func TestGuestsWithoutAnAnswer(t *testing.T) {
-	for err, want := range map[error]bool{nil: true, errConnectionLost: true, errors.New("refused"): false} {
+	for err, want := range map[error]bool{nil: true, agent.ErrLost: true, errors.New("refused"): false} {
 		r, _, _ := agentRunner(strings.NewReader(""))
 		s := newAgentSession(fakeAgent{off: err}, mustParse(t), r)
 		s.agentReady()
 		if got := s.turnOff(context.Background()); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
+	}
+}
+
+func TestProgramsThatCannotRun(t *testing.T) {
+	for errno, want := range map[uint32]int{2: 127, 13: 126} {
+		r, _, errOut := agentRunner(strings.NewReader(""))
+		a := fakeAgent{run: func(context.Context, *agent.Command) (agent.Status, error) {
+			return agent.Status{}, &agent.Error{Errno: errno, What: "frob"}
+		}}
+		s := newAgentSession(a, mustParse(t, "--", "frob"), r)
+		s.agentReady()
+		err := s.serve(context.Background(), nil)
+		if err != exitStatus(want) || !strings.HasPrefix(errOut.String(), "vitrine: in the guest: \"frob\": ") {
+			t.Errorf("error %d: ended with %v, said %q", errno, err, errOut.String())
+		}
+	}
+}
+
+func TestProgramsThatSignalsEnd(t *testing.T) {
+	r, _, _ := agentRunner(strings.NewReader(""))
+	a := fakeAgent{run: func(context.Context, *agent.Command) (agent.Status, error) { return agent.Status{Signal: 9}, nil }}
+	s := newAgentSession(a, mustParse(t, "--", "suicide"), r)
+	s.agentReady()
+	if err := s.serve(context.Background(), nil); err != exitStatus(137) {
+		t.Errorf("ended with %v", err)
 	}
 }

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 
 	"golang.org/x/term"
+
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
 // terminal is the user's terminal. In raw mode every key is the guest's, but
@@ -71,13 +74,13 @@ func (t *terminal) Close() {
 	t.state, t.guard = nil, nil
 }
 
-// Size returns columns and rows; 80×24 where the terminal does not say.
-func (t *terminal) Size() (cols, rows int) {
+// Size is the terminal's size in characters; 80×24 where it does not say.
+func (t *terminal) Size() agent.Size {
 	c, r, err := term.GetSize(int(t.in.Fd()))
-	if err != nil || c <= 0 || r <= 0 {
-		return 80, 24
+	if err != nil || c <= 0 || r <= 0 || c > math.MaxUint16 || r > math.MaxUint16 {
+		return agent.Size{Rows: 24, Cols: 80}
 	}
-	return c, r
+	return agent.Size{Rows: uint16(r), Cols: uint16(c)}
 }
 
 // Keys after Ctrl-A, as in QEMU and screen.

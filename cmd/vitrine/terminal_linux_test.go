@@ -66,25 +66,26 @@ func TestTerminalIsRestored(t *testing.T) {
 func TestTerminalSize(t *testing.T) {
 	_, tty := openPTY(t)
 	term := newTerminal(tty)
-	if c, r := term.Size(); c != 80 || r != 24 {
-		t.Errorf("without a size: %d×%d", c, r)
+	if s := term.Size(); s.Cols != 80 || s.Rows != 24 {
+		t.Errorf("without a size: %+v", s)
 	}
 	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 50, Col: 132}); err != nil {
 		t.Fatal(err)
 	}
-	if c, r := term.Size(); c != 132 || r != 50 {
-		t.Errorf("%d×%d, want 132×50", c, r)
+	if s := term.Size(); s.Cols != 132 || s.Rows != 50 {
+		t.Errorf("%+v, want 132×50", s)
 	}
 }
 
 // dieEnv makes the test binary a process that dies in raw mode.
 const dieEnv = "VITRINE_TEST_DIE"
 
-func TestMain(m *testing.M) {
-	if how := os.Getenv(dieEnv); how != "" {
-		dieInRawMode(how)
+func init() {
+	beforeTests = func() {
+		if how := os.Getenv(dieEnv); how != "" {
+			dieInRawMode(how)
+		}
 	}
-	os.Exit(m.Run())
 }
 
 func dieInRawMode(how string) {

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+)
+
+// testCache is a cache directory for all tests of a run, so that the embedded
+// guest is unpacked once.
+var testCache string
+
+// beforeTests may turn the test binary into something else.
+var beforeTests func()
+
+func TestMain(m *testing.M) {
+	if beforeTests != nil {
+		beforeTests()
+	}
+	var err error
+	if testCache, err = os.MkdirTemp("", "vitrine-test-"); err != nil {
+		panic(err)
+	}
+	status := m.Run()
+	_ = os.RemoveAll(testCache)
+	os.Exit(status)
+}
+
+// embedded runs the embedded guest by the command line.
+func embedded(in io.Reader, args ...string) (status int, stdout, stderr string) {
+	var o, e syncBuffer
+	status = run(context.Background(), append([]string{"vitrine", "run", "--accel", "soft"}, args...), in, &o, &e)
+	return status, o.String(), e.String()
+}
+
+func TestEmbeddedGuestPassesOnWhatACommandDoes(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	for _, c := range []struct {
+		command        []string
+		status         int
+		stdout, stderr string
+	}{
+		{[]string{"true"}, 0, "", ""},
+		{[]string{"false"}, 1, "", ""},
+		{[]string{"sh", "-c", "echo out; echo err >&2; exit 42"}, 42, "out\n", "err\n"},
+		{[]string{"sh", "-c", "kill -9 $$"}, 137, "", ""},
+		{[]string{"poweroff"}, 0, "", ""},
+		{[]string{"reboot"}, 0, "", ""},
+	} {
+		status, stdout, stderr := embedded(strings.NewReader(""), append([]string{"--"}, c.command...)...)
+		if status != c.status || stdout != c.stdout || stderr != c.stderr {
+			t.Errorf("%q: status %d, output %q, errors %q, want %d, %q, %q", c.command, status, stdout, stderr, c.status, c.stdout, c.stderr)
+		}
+	}
+	if status, stdout, stderr := embedded(strings.NewReader(""), "--", "no-such-program"); status != 127 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("no such program: status %d, output %q, errors %q", status, stdout, stderr)
+	}
+}
+
+func TestEmbeddedGuestsShellReadsStandardInput(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	status, stdout, stderr := embedded(strings.NewReader("uname -s\ncat /proc/sys/kernel/ostype\nexit 5\n"))
+	if status != 5 || stdout != "Linux\nLinux\n" {
+		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
+	}
+}
+
+func TestEmbeddedGuestCarriesDataIntact(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	random := make([]byte, 192<<10)
+	r := rand.New(rand.NewPCG(3, 4))
+	for i := range random {
+		random[i] = byte(r.Uint32())
+	}
+	for name, data := range map[string][]byte{"text": []byte(base64.StdEncoding.EncodeToString(random)), "bytes": random} {
+		status, stdout, stderr := embedded(bytes.NewReader(data), "--", "cat")
+		if status != 0 || stdout != string(data) {
+			t.Errorf("%s: status %d, %d bytes of %d, errors %q", name, status, len(stdout), len(data), stderr)
+		}
+	}
+}
+
+func TestEmbeddedGuestSeesItsMachine(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	status, stdout, stderr := embedded(strings.NewReader(""), "--cpus", "2", "--memory", "64M", "--append", "extra=word", "--",
+		"sh", "-c", "cat /sys/devices/system/cpu/online /proc/cmdline")
+	if status != 0 || !strings.HasPrefix(stdout, "0-1\n") || !strings.HasSuffix(stdout, " extra=word\n") || !strings.Contains(stdout, "vitrine.ip=eth0:10.0.2.15/24") {
+		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
+	}
+}
+
+func TestEmbeddedGuestUnderKVM(t *testing.T) {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		t.Skipf("no guest under KVM: %v", err)
+	}
+	if testing.Short() {
+		t.Skip("takes seconds where KVM emulates guest kernels")
+	}
+	t.Setenv("VITRINE_CACHE", testCache)
+	status, stdout, stderr := embedded(strings.NewReader(""), "--accel", "kvm", "--", "uname", "-s")
+	if status != 0 || stdout != "Linux\n" || stderr != "" {
+		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
+	}
+}
