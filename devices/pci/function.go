@@ -153,7 +153,7 @@ func (f *Function) command() uint16 { return binary.LittleEndian.Uint16(f.cfg[re
 func (f *Function) inspect() Info {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info := Info{Identity: f.id, Command: f.command()}
+	info := Info{Identity: f.id, Command: f.command(), Config: append([]byte(nil), f.cfg[:]...)}
 	for i, b := range f.bars {
 		if b != nil {
 			info.BARs = append(info.BARs, BARInfo{Index: i, Addr: f.address(i), Size: b.Size, Mapped: b.mapped})

@@ -120,6 +120,7 @@ type Info struct {
 	Identity Identity
 	Command  uint16
 	BARs     []BARInfo
+	Config   []byte // the configuration space
 }
 
 // BARInfo is what there is to see of a base address register.

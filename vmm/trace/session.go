@@ -74,6 +74,15 @@ type Merger struct {
 	has     []bool
 }
 
+// NewMergerNow returns a merger of the events from now on.
+func (s *Session) NewMergerNow() *Merger {
+	m := s.NewMerger()
+	for i, src := range s.Sources {
+		m.readers[i] = src.Ring.NewReader()
+	}
+	return m
+}
+
 // NewMerger returns a merger that begins with the oldest events there are.
 func (s *Session) NewMerger() *Merger {
 	m := &Merger{session: s, heads: make([]Event, len(s.Sources)), has: make([]bool, len(s.Sources))}
