@@ -94,6 +94,15 @@ func TestEmbeddedGuestSeesItsMachine(t *testing.T) {
 	}
 }
 
+// The shell may be on the serial port too; it echoes what it is told.
+func TestEmbeddedGuestsShellOnTheSerialPort(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	status, stdout, stderr := embedded(strings.NewReader("echo $((6*7))\nexit\n"), "--console", "stdio")
+	if status != 0 || !strings.Contains(stdout, "Linux version") || !strings.Contains(stdout, "42\r\n") {
+		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
+	}
+}
+
 func TestEmbeddedGuestUnderKVM(t *testing.T) {
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		t.Skipf("no guest under KVM: %v", err)

@@ -55,6 +55,9 @@ func (l *launch) embeddedCommandLine(o *runOptions) string {
 			fmt.Sprintf("%seth%d:%v/%d", guestimages.ParamIP, l.networkIndex, n.GuestIP(), n.Subnet().Bits()),
 			guestimages.ParamGateway+n.Gateway().String(), guestimages.ParamDNS+n.DNS().String())
 	}
+	if o.consoleOnStdio() {
+		words = append(words, guestimages.ParamConsole+"ttyS0", guestimages.ParamExit+"poweroff")
+	}
 	if o.name != "" {
 		words = append(words, guestimages.ParamHostname+o.name)
 	}
