@@ -207,6 +207,9 @@ func (s *saving) freeze(ctx context.Context) (paused time.Duration, err error) {
 	m := s.m
 	m.guard.Lock()
 	defer m.guard.Unlock()
+	if err := m.awaitCPUs(ctx); err != nil {
+		return 0, err
+	}
 	if was := m.Paused(); !was {
 		begun := time.Now()
 		if err := m.pause(ctx); err != nil {
@@ -220,6 +223,38 @@ func (s *saving) freeze(ctx context.Context) (paused time.Duration, err error) {
 		}
 	}
 	return 0, s.take()
+}
+
+// awaitCPUs waits, with guard held between its looks, until the machine's CPUs
+// exist: Run makes them.
+func (m *Machine) awaitCPUs(ctx context.Context) error {
+	for !m.cpusExist() {
+		if m.gate.state() == gateStop {
+			return errStopped
+		}
+		m.guard.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+		m.guard.Lock()
+		if ctx.Err() != nil {
+			return fmt.Errorf("the machine has not begun to run: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+func (m *Machine) cpusExist() bool {
+	for _, c := range m.cpus {
+		c.mu.Lock()
+		live := c.live
+		c.mu.Unlock()
+		if !live {
+			return false
+		}
+	}
+	return true
 }
 
 // take is everything that needs the guest to stand.
