@@ -43,8 +43,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newClient returns a client whose connections each reach a process of init.
-func newClient(t *testing.T) *Client {
+// testClient is a client whose connections each reach a process of init.
+type testClient struct {
+	*Client
+	started func(*exec.Cmd) // if set, it waits for the process
+}
+
+func newClient(t *testing.T) *testClient {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		t.Skip("the agent is a Linux program for x86-64")
@@ -53,7 +58,8 @@ func newClient(t *testing.T) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(func(context.Context) (net.Conn, error) {
+	c := &testClient{}
+	c.Client = New(func(context.Context) (net.Conn, error) {
 		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return nil, err
@@ -66,9 +72,14 @@ func newClient(t *testing.T) *Client {
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		t.Cleanup(func() { _ = cmd.Wait() })
+		if c.started != nil {
+			c.started(cmd)
+		} else {
+			t.Cleanup(func() { _ = cmd.Wait() })
+		}
 		return net.FileConn(ours)
 	})
+	return c
 }
 
 func timeout(t *testing.T) context.Context {
