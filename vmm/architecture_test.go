@@ -110,7 +110,7 @@ func TestUnsafeStaysFenced(t *testing.T) {
 // needs is imported by that tool's package.
 func TestHeavyLibrariesStayOutOfTheVMM(t *testing.T) {
 	homes := map[string][]string{
-		"gvisor.dev/": {"vmm/usernet"},
+		"gvisor.dev/": {"vmm/usernet", "vmm/trace/decode"},
 		"github.com/containers/gvisor-tap-vsock/": {"vmm/usernet"},
 		"github.com/u-root/":                      {"boot", "guest-images", "cmd"},
 		"gonum.org/":                              {"cmd", "vmm/compare"},
