@@ -27,6 +27,10 @@ type Config struct {
 	CacheDir    string // for unpacked kernels; "" unpacks every time
 	PMEMImage   string // a file to appear as /dev/pmem0, copy-on-write; its size a multiple of 2 MiB
 
+	// Persistent are files that appear as /dev/pmemN behind the image.
+	Persistent []PersistentFile
+	HugePages  HugePages // what pages of the host's are guest memory
+
 	Console   Serial // COM1
 	Transport Transport
 	ACPI      bool // describe the machine by ACPI tables too
@@ -43,6 +47,23 @@ type Config struct {
 	Log    *slog.Logger     // what happens to the machine; default: nothing
 	Clock  func() time.Time // wall clock for the RTC; default time.Now
 }
+
+// PersistentFile is a file to be persistent memory, such as a *disk.PMEM.
+type PersistentFile interface {
+	Size() uint64 // a multiple of 2 MiB
+	AddTo(g *memory.Guest, base memory.Addr) error
+	Flush() error
+}
+
+// HugePages is what pages of the host's are guest memory.
+type HugePages string
+
+// Kinds of pages.
+const (
+	HugePagesOff         HugePages = "off" // as the host does by itself (the default)
+	HugePagesTransparent HugePages = "thp" // large pages where the host finds some
+	HugePages2M          HugePages = "2M"  // reserved pages of 2 MiB (hugetlbfs)
+)
 
 // Serial is what a serial port is connected to.
 type Serial struct {
@@ -85,6 +106,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+	}
+	if c.HugePages == "" {
+		c.HugePages = HugePagesOff
 	}
 	return c, c.check()
 }

@@ -103,37 +103,68 @@ func (m *Machine) build() (err error) {
 	return err
 }
 
-// layMemory makes the RAM and, behind it, the persistent-memory image.
+// layMemory makes the RAM and, behind it, persistent memory.
 func (m *Machine) layMemory() (err error) {
 	if m.kept.from != nil {
 		return m.mapSaved()
 	}
-	if m.mem, err = memory.New(m.cfg.Memory); err != nil {
+	pages := map[HugePages]memory.Pages{HugePagesTransparent: memory.Transparent, HugePages2M: memory.Huge2M}
+	if m.mem, err = memory.NewOf(m.cfg.Memory, pages[m.cfg.HugePages]); err != nil {
 		return err
 	}
-	if m.cfg.PMEMImage == "" {
-		return nil
+	devices, err := m.layPersistent()
+	m.cfg.Devices = append(devices, m.cfg.Devices...)
+	return err
+}
+
+// layPersistent adds the image and the persistent files, and returns their
+// devices.
+func (m *Machine) layPersistent() (devices []virtio.Device, err error) {
+	if m.cfg.PMEMImage != "" {
+		dev, err := m.layImage()
+		if err != nil {
+			return nil, fmt.Errorf("persistent-memory image: %w", err)
+		}
+		devices = append(devices, dev)
 	}
+	for i, f := range m.cfg.Persistent {
+		base := m.persistentBase()
+		dev, err := pmem.New(pmem.Options{Name: fmt.Sprintf("pmem-file%d", i), Base: base, Size: f.Size(), Flush: f.Flush})
+		if err != nil {
+			return nil, err
+		}
+		if err := f.AddTo(m.mem, base); err != nil {
+			return nil, err
+		}
+		devices = append(devices, dev)
+	}
+	return devices, nil
+}
+
+// persistentBase is the first place behind all memory.
+func (m *Machine) persistentBase() memory.Addr {
+	regions := m.mem.Regions()
+	return alignUp(regions[len(regions)-1].End(), pmemAlign)
+}
+
+func (m *Machine) layImage() (virtio.Device, error) {
 	f, err := os.Open(m.cfg.PMEMImage)
 	if err != nil {
-		return fmt.Errorf("persistent-memory image: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	regions := m.mem.Regions()
-	base := alignUp(regions[len(regions)-1].End(), pmemAlign)
-	size := uint64(info.Size())
+	base, size := m.persistentBase(), uint64(info.Size())
 	// By virtio-pmem and not as E820 type 12, whose ranges Linux registers only
 	// where it found PCI (e820__reserve_resources_late).
 	dev, err := pmem.New(pmem.Options{Base: base, Size: size, Flush: func() error { return nil }})
 	if err != nil {
-		return fmt.Errorf("persistent-memory image: %w", err)
+		return nil, err
 	}
-	m.cfg.Devices = append([]virtio.Device{dev}, m.cfg.Devices...)
-	return m.mem.AddFile(base, f, 0, size, false, memory.PMEM, false)
+	return dev, m.mem.AddFile(base, f, 0, size, false, memory.PMEM, false)
 }
 
 func (m *Machine) loadKernel() error {

@@ -61,6 +61,7 @@ func (l *launch) embeddedCommandLine(o *runOptions) string {
 	if o.name != "" {
 		words = append(words, guestimages.ParamHostname+o.name)
 	}
+	words = append(words, o.managedWords()...)
 	if o.append != "" {
 		words = append(words, o.append)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"strings"
@@ -24,6 +25,7 @@ type launch struct {
 	devices      []virtio.Device
 	network      *usernet.Network // the first user network, if any
 	networkIndex int              // which of the network devices it has
+	memory       *lateMemory      // the balloon's way to the guest's memory; nil without one
 	closers      []func() error
 }
 
@@ -40,7 +42,10 @@ func (l *launch) close() {
 // open opens everything that the options name. After an error nothing stays
 // open.
 func (o *runOptions) open(r *runner) (*launch, error) {
-	l := &launch{log: r.errOut.logger(o.logLevel())}
+	l := &launch{log: r.log(nil)}
+	if r.live != nil {
+		l.log = r.live.log
+	}
 	if err := l.openAll(o, r); err != nil {
 		l.close()
 		return nil, err
@@ -64,6 +69,7 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 		Name: o.name, Memory: o.memory, CPUs: o.cpus, Accel: o.accel, Transport: o.transport,
 		Initrd: o.initrd, Protocol: o.protocol, ACPI: o.embedded != "lean", Log: l.log,
 	}
+	l.cfg.CoreFile = o.core
 	if l.cfg.CacheDir, err = cacheDir(); err != nil {
 		return err
 	}
@@ -74,6 +80,9 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 		return err
 	}
 	if err := l.openSession(o, r); err != nil {
+		return err
+	}
+	if err := l.openManaged(o); err != nil {
 		return err
 	}
 	if err := l.openKernel(o); err != nil {
@@ -103,19 +112,37 @@ func (l *launch) openConsole(o *runOptions, r *runner) error {
 	case o.consoleOnStdio():
 		s := newConsoleSession(o, r)
 		l.onClose(s.in.Close)
-		l.cfg.Console = vmm.Serial{In: s.in, Out: r.out}
+		l.cfg.Console = vmm.Serial{In: s.in, Out: r.heard(r.out)}
 		l.session = s
+	case o.console == "" && o.detach:
+		in := newUserInput(r.in)
+		l.onClose(in.Close)
+		l.cfg.Console = vmm.Serial{In: in, Out: r.hub}
 	case o.console == "" && o.verbose:
-		l.cfg.Console.Out = r.errOut.w
+		l.cfg.Console.Out = r.heard(r.errOut.w)
+	case o.console == "":
+		l.cfg.Console.Out = r.heard(nil)
 	case o.console != "" && o.console != "none":
 		f, err := os.OpenFile(o.console, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return fmt.Errorf("--console: %w: choose a file that you may write to", err)
 		}
 		l.onClose(f.Close)
-		l.cfg.Console.Out = f
+		l.cfg.Console.Out = r.heard(f)
 	}
 	return nil
+}
+
+// heard is the console's way to w, if not nil, and to those who listen: the
+// machine's log, and users at its control socket.
+func (r *runner) heard(w io.Writer) io.Writer {
+	switch {
+	case r.hub == nil:
+		return w
+	case w == nil:
+		return r.hub
+	}
+	return io.MultiWriter(w, r.hub)
 }
 
 // ownCommandLine is the command line of a kernel that is not the embedded

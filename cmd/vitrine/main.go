@@ -29,9 +29,10 @@ const (
 
 // run is the whole program but for os.Exit, so that tests can call it.
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	given := args
 	args, command := cutCommand(args)
 	app := newApp(in, out, errOut)
-	app.Metadata = map[string]any{commandKey: command}
+	app.Metadata = map[string]any{commandKey: command, argsKey: given}
 	return status(app.RunContext(ctx, args), errOut)
 }
 
@@ -48,9 +49,12 @@ func status(err error, errOut io.Writer) int {
 	fmt.Fprintf(errOut, "vitrine: %v\n", err)
 	var usage *usageError
 	var stop *vmm.StopError
+	var killed *killedError
 	switch {
 	case errors.As(err, &usage):
 		return statusUsage
+	case errors.As(err, &killed):
+		return statusKilled
 	case errors.As(err, &stop) && crashed(stop.Cause):
 		return statusCrash
 	}
@@ -115,6 +119,25 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 		Action:                    unknownCommand,
 		Commands: []*cli.Command{
 			runCommand(),
+			psCommand(),
+			execCommand(),
+			cpCommand(),
+			logsCommand(),
+			attachCommand(),
+			stopCommand(),
+			killCommand(),
+			pauseCommand(),
+			resumeCommand(),
+			waitCommand(),
+			rmCommand(),
+			inspectCommand(),
+			statsCommand(),
+			topCommand(),
+			balloonCommand(),
+			upCommand(),
+			downCommand(),
+			configCommand(),
+			completionCommand(),
 			doctorCommand(),
 		},
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/agent"
+	"github.com/vitrine-vmm/vitrine/vmm/control"
 )
 
 func runCommand() *cli.Command {
@@ -30,9 +31,20 @@ func runCommand() *cli.Command {
 				first := c.Args().First()
 				return usagef("a command for the guest goes after --: vitrine run -- "+shellWord(first), "unexpected argument %s", quote(first))
 			}
+			if err := readConfig(c); err != nil {
+				return err
+			}
 			o, err := parseRunOptions(c)
 			if err != nil {
 				return err
+			}
+			switch {
+			case c.Bool("print-config"):
+				return printConfig(c)
+			case o.detach && !isDetached():
+				return detachAgain(c)
+			case o.detach:
+				return newDetachedRunner(o, c.App.ErrWriter).run(c.Context)
 			}
 			return newRunner(o, c.App.Reader, c.App.Writer, c.App.ErrWriter).run(c.Context)
 		},
@@ -48,10 +60,15 @@ type runner struct {
 	errOut *messages
 	tty    *terminal // nil where input or output is none
 	sig    *interrupts
+	hub    *control.Hub // the console, for others
+	live   *live        // what others see
+
+	watchers []watcher // beside those that the flags of run ask for
+	announce func()    // says that the machine is up; nil where nobody waits for it
 }
 
 func newRunner(o *runOptions, in io.Reader, out, errOut io.Writer) *runner {
-	r := &runner{opt: o, out: out, errOut: &messages{w: errOut}}
+	r := &runner{opt: o, out: out, errOut: &messages{w: errOut}, hub: control.NewHub()}
 	if f, ok := asTerminal(in); ok && isTerminal(out) {
 		r.tty = newTerminal(f)
 		in = &keys{r: in, help: out}
@@ -61,9 +78,13 @@ func newRunner(o *runOptions, in io.Reader, out, errOut io.Writer) *runner {
 }
 
 // run runs the machine and says how it ended.
-func (r *runner) run(ctx context.Context) error {
+func (r *runner) run(ctx context.Context) (err error) {
 	r.sig = catchSignals(ctx)
 	defer r.sig.stop()
+	if r.live, err = r.register(); err != nil {
+		return err
+	}
+	defer func() { r.live.finish(err) }()
 	if r.tty != nil {
 		defer r.tty.Close()
 		r.errOut.raw = r.tty.Raw
@@ -77,12 +98,13 @@ func (r *runner) run(ctx context.Context) error {
 		if r.opt.onReboot != "restart" {
 			return nil
 		}
+		r.live.log.Info("the guest reboots")
 		r.errOut.say("the guest reboots")
 	}
 }
 
 // once runs the machine from New to its end.
-func (r *runner) once() error {
+func (r *runner) once() (err error) {
 	l, err := r.opt.open(r)
 	if err != nil {
 		return err
@@ -94,9 +116,32 @@ func (r *runner) once() error {
 	}
 	defer m.Close()
 
+	finish, err := r.watch(m)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := finish(err); err == nil {
+			err = e
+		}
+	}()
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(context.Background()) }()
+	defer r.live.hide()
+	if err := r.live.show(m, l); err != nil {
+		m.Stop(err)
+		<-ended
+		return err
+	}
+	if r.announce != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go r.tellWhenUp(ctx, m)
+	}
 	err = r.attend(m, l, ended)
+	if _, up := m.Timings().At(vmm.PhaseFirstRun); up && r.announce != nil {
+		r.announce() // it was quick
+	}
 	if r.tty != nil {
 		r.tty.Close()
 	}

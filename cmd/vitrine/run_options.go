@@ -44,10 +44,13 @@ type runOptions struct {
 	verbose  bool
 	onReboot string
 	command  []string
+
+	manageOptions
+	debugOptions
 }
 
 func runFlags() []cli.Flag {
-	return []cli.Flag{
+	return append([]cli.Flag{
 		&cli.StringFlag{Name: "kernel", Aliases: []string{"k"}, Usage: "`FILE` a bzImage or an ELF vmlinux; lean and full are the embedded ones", Value: "lean"},
 		&cli.StringFlag{Name: "initrd", Usage: "`FILE` the initial RAM disk"},
 		&cli.StringFlag{Name: "append", Usage: "`STRING` the kernel's command line; with an embedded kernel, added to its own"},
@@ -65,7 +68,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "on-reboot", Usage: "`WHAT` a reboot of the guest does: exit or restart", Value: "exit"},
 		&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
 		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show the embedded guest's kernel messages, and what the VMM does"},
-	}
+	}, append(manageFlags(), debugFlags()...)...)
 }
 
 // parseRunOptions reads the flags and refuses what cannot be meant.
@@ -83,7 +86,7 @@ func parseRunOptions(c *cli.Context) (*runOptions, error) {
 		onReboot:  c.String("on-reboot"),
 		command:   guestCommand(c),
 	}
-	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices}
+	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices, o.parseManaged, o.parseDebug}
 	for _, step := range steps {
 		if err := step(c); err != nil {
 			return nil, err
@@ -196,7 +199,7 @@ func (o *runOptions) hasAgent() bool { return o.embedded != "" && o.root == "" &
 // consoleOnStdio says whether the serial port is on standard input and output:
 // where nothing else is said, of every guest without an agent.
 func (o *runOptions) consoleOnStdio() bool {
-	return o.console == "stdio" || o.console == "" && !o.hasAgent()
+	return o.console == "stdio" || o.console == "" && !o.hasAgent() && !o.detach
 }
 
 // check refuses flags that contradict each other, and files that are not there.
@@ -216,7 +219,7 @@ func (o *runOptions) check() error {
 			return err
 		}
 	}
-	return nil
+	return o.checkManaged()
 }
 
 // checkFile finds out early, with the flag's name, what opening the file would.

@@ -30,6 +30,7 @@ type agentSession struct {
 	out   io.Writer
 	say   *messages // and the program's standard error
 	tty   *terminal // nil: plain streams
+	idle  bool      // nothing runs but what others ask for
 
 	once  sync.Once
 	ready chan struct{} // closed when the agent listens
@@ -44,6 +45,7 @@ func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
 	if r.tty != nil && (s.argv == nil || isTerminal(s.say.w)) {
 		s.tty = r.tty
 	}
+	s.idle = o.detach && s.argv == nil
 	if s.argv == nil {
 		s.argv = shell
 	}
@@ -57,6 +59,10 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 	select {
 	case <-s.ready:
 	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if s.idle {
+		<-ctx.Done()
 		return context.Cause(ctx)
 	}
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -120,3 +120,12 @@ func (f *Field) resolve(dir, value string) string {
 	}
 	return strings.TrimSuffix(dir, "/") + "/" + strings.TrimPrefix(value, "./")
 }
+
+// Absolute makes the path in a flag's value absolute, from the current folder.
+func (f *Field) Absolute(value string) string {
+	dir, err := filepath.Abs(".")
+	if err != nil {
+		return value
+	}
+	return f.resolve(dir, value)
+}

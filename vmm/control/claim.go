@@ -67,6 +67,22 @@ func (d *Dir) Claim(name string) (*Claim, error) {
 	}
 }
 
+// ClaimNew takes a name that no machine has, and none has left a record under.
+func (d *Dir) ClaimNew(name string) (*Claim, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	// Who makes the folder is the first: the others see that it is there.
+	switch err := os.Mkdir(d.Folder(name), 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		r, _ := d.read(name)
+		return nil, &InUseError{name, r.PID}
+	case err != nil:
+		return nil, fmt.Errorf("machine %q: %w", name, err)
+	}
+	return d.Claim(name)
+}
+
 // patientLock is tryLock, but for those who hold the lock for a moment to see
 // whether somebody else does.
 func patientLock(f *os.File) bool {

@@ -5,9 +5,11 @@
 package control
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +26,7 @@ const (
 	SocketFile  = "control.sock" // the control socket
 	ConsoleFile = "console.log"  // what the guest wrote to its console
 	LogFile     = "vmm.log"      // what the VMM has to say
+	CrashFile   = "crash.log"    // what the Go runtime has to say, should it end the process
 )
 
 // State is what a machine is doing.
@@ -186,8 +189,30 @@ func (d *Dir) read(name string) (Record, error) {
 		r.State, r.Reason = StateDead, "the host was restarted"
 	case !locked(filepath.Join(d.path, name, lockFile)):
 		r.State, r.Reason = StateDead, "its process ended without a word (killed?)"
+		if line := d.lastWords(name); line != "" {
+			r.Reason = "its process crashed: " + line
+		}
 	}
 	return r, nil
+}
+
+// lastWords is the line with which the Go runtime ended a machine's process, or
+// "".
+func (d *Dir) lastWords(name string) string {
+	f, err := os.Open(filepath.Join(d.path, name, CrashFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(io.LimitReader(f, 64<<10))
+	for lines.Scan() {
+		for _, prefix := range []string{"panic: ", "fatal error: ", "SIG"} {
+			if strings.HasPrefix(lines.Text(), prefix) {
+				return lines.Text()
+			}
+		}
+	}
+	return ""
 }
 
 // Remove forgets a machine that does not live any more, with what it left.
