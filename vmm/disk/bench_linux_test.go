@@ -16,6 +16,10 @@ const (
 	benchSize  = 64 << 20
 )
 
+// Compare with -cpu 1: driver and device then take turns on one thread, the
+// driver's work is in the figure, and other load on the machine disturbs both
+// sides alike. The aim is that BenchmarkDevice does 90 % of BenchmarkBare.
+
 // benchCases are the ways to read that are compared: each once by a bare loop
 // over the back end and once by a driver through the device.
 var benchCases = []struct {

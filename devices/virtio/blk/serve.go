@@ -52,9 +52,13 @@ func (d *Device) serveQueue(ctx context.Context, q *virtio.Queue) (err error) {
 	return nil
 }
 
+// kickEvery is after how many requests the back end starts, if there are more:
+// a long queue is worked on while it is read.
+const kickEvery = 16
+
 // take hands everything that the driver has made available to the back end.
 func (w *worker) take(ctx context.Context) error {
-	for ctx.Err() == nil {
+	for n := 1; ctx.Err() == nil; n++ {
 		c, ok, err := w.q.Pop()
 		if err != nil || !ok {
 			w.ch.Kick()
@@ -63,6 +67,9 @@ func (w *worker) take(ctx context.Context) error {
 		if err := w.start(c); err != nil {
 			w.ch.Kick()
 			return err
+		}
+		if n%kickEvery == 0 {
+			w.ch.Kick()
 		}
 	}
 	w.ch.Kick()

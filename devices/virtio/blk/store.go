@@ -76,8 +76,12 @@ func (b inline) Close() error { return b.s.Close() }
 func (b inline) Store() Store { return b.s }
 
 func (b inline) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
-	return &inlineChannel{s: b.s, info: b.s.Info(), done: done, finished: make([]*Request, 0, depth)}, nil
+	return &inlineChannel{s: b.s, info: b.s.Info(), done: done, finished: make([]*Request, 0, max(1, min(depth, inlineBatch)))}, nil
 }
+
+// inlineBatch is how many requests are reported together: few, so that their
+// submitter goes on with the answers while the next are done.
+const inlineBatch = 8
 
 type inlineChannel struct {
 	s        Store
