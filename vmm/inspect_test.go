@@ -1,0 +1,80 @@
+package vmm_test
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+// spinning starts a guest that does nothing for ever.
+func spinning(t *testing.T, cfg vmm.Config) *vmm.Machine {
+	t.Helper()
+	cfg.Kernel = tinyKernel(t, []byte{0xeb, 0xfe}) // jmp $
+	m := newMachine(t, cfg)
+	done := make(chan error, 1)
+	go func() { done <- m.Run(context.Background()) }()
+	t.Cleanup(func() { m.Stop(nil); <-done })
+	for _, up := m.Timings().At(vmm.PhaseFirstRun); !up; _, up = m.Timings().At(vmm.PhaseFirstRun) {
+		time.Sleep(time.Millisecond)
+	}
+	return m
+}
+
+func TestInspect(t *testing.T) {
+	accelerators(t, func(t *testing.T, accel string) {
+		m := spinning(t, vmm.Config{Accel: accel, CPUs: 2, ACPI: true, Transport: vmm.TransportPCI, Devices: []virtio.Device{rng.New("rng", nil)}})
+		for what, want := range map[string][]string{
+			"cpu":       {"64-bit mode, CPL 0", "rip", "cr3", "jmp"},
+			"memory":    {"guest memory:", "RAM", "usable RAM", "COM1", "PCI ECAM"},
+			"pagetable": {"PML4[0]", "present", "→ 0x100078"},
+			"queues":    {"rng: virtio entropy behind pci", "not set up"},
+			"pci":       {"host bridge", "rng [1af4:1044]", "BAR 0", "virtio common capability", "MSI-X capability"},
+			"acpi":      {"RSDP at 0xe0000", "FACP", "DSDT", "checksum right"},
+			"irq":       {"I/O APIC", "8259 primary", "local APIC of vcpu 1"},
+			"cpuid":     {"vendor", "fpu"},
+			"disasm":    {"→ 0x100078: eb fe", "jmp"},
+		} {
+			v, err := m.Inspect(context.Background(), what, vmm.InspectQuery{Addr: 0x100078, HasA: what == "pagetable" || what == "disasm"})
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+				continue
+			}
+			for _, w := range want {
+				if !strings.Contains(v.Text, w) {
+					t.Errorf("%s: no %q in\n%s", what, w, v.Text)
+				}
+			}
+			if _, err := json.Marshal(v); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if v, err := m.Inspect(context.Background(), "memory", vmm.InspectQuery{Addr: 0x100078, HasA: true, Length: 2}); err != nil || !strings.Contains(v.Text, "eb fe") {
+			t.Errorf("memory: %q, %v", v.Text, err)
+		}
+		if m.Paused() {
+			t.Error("paused still")
+		}
+	})
+}
+
+func TestInspectRefuses(t *testing.T) {
+	m := spinning(t, vmm.Config{Accel: "soft"})
+	for what, q := range map[string]vmm.InspectQuery{
+		"nonsense": {}, "cpu": {CPU: 1}, "pagetable": {}, "queues": {Name: "absent"}, "pci": {}, "acpi": {},
+		"memory": {Addr: 0xffff_8000_0000_0000, HasA: true},
+	} {
+		if _, err := m.Inspect(context.Background(), what, q); err == nil || err.Error() == "" {
+			t.Errorf("%s %+v: no error", what, q)
+		}
+	}
+	m.Stop(nil)
+	if _, err := m.Inspect(context.Background(), "cpu", vmm.InspectQuery{}); err == nil {
+		t.Error("a machine that has stopped was inspected")
+	}
+}
