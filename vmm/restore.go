@@ -10,6 +10,8 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/boot/acpi"
 	"github.com/vitrine-vmm/vitrine/devices/bus"
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/pmem"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 )
@@ -59,11 +61,7 @@ func restoredConfig(cfg Config, s *snapshot.State) (Config, error) {
 	if cfg.Generation == ([16]byte{}) {
 		_, _ = rand.Read(cfg.Generation[:]) // never fails
 	}
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return cfg, err
-	}
-	return cfg, sameDevices(cfg, s.Devices)
+	return cfg.withDefaults()
 }
 
 // sameDevices says whether the devices are those of the snapshot.
@@ -79,17 +77,46 @@ func sameDevices(cfg Config, saved []snapshot.Device) error {
 	return nil
 }
 
-// mapSaved makes memory of the snapshot's.
+// mapSaved makes memory of the snapshot's, with the devices of what of it is
+// persistent.
 func (m *Machine) mapSaved() (err error) {
-	m.mem, err = m.kept.from.Map(func(image *snapshot.Image) (*os.File, error) {
+	s := m.kept.from
+	m.mem, err = s.Map(func(image *snapshot.Image) (*os.File, error) {
 		f, err := image.Open(m.cfg.PMEMImage)
 		if err != nil {
 			return nil, fmt.Errorf("persistent-memory image: %w", err)
 		}
+		m.cfg.PMEMImage = f.Name()
 		m.kept.image = image
 		return f, nil
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	var devices []virtio.Device
+	files := m.cfg.Persistent
+	for _, r := range s.State.Memory {
+		o := pmem.Options{Base: memory.Addr(r.Base), Size: r.Size, Flush: func() error { return nil }}
+		switch {
+		case r.External && len(files) == 0 || r.External && files[0].Size() != r.Size:
+			return fmt.Errorf("persistent memory at %#x has no file of %d bytes", r.Base, r.Size)
+		case r.External:
+			o.Name, o.Flush = fmt.Sprintf("pmem-file%d", len(m.cfg.Persistent)-len(files)), files[0].Flush
+			if err := files[0].AddTo(m.mem, o.Base); err != nil {
+				return err
+			}
+			files = files[1:]
+		case r.Kind != memory.PMEM:
+			continue
+		}
+		d, err := pmem.New(o)
+		if err != nil {
+			return err
+		}
+		devices = append(devices, d)
+	}
+	m.cfg.Devices = append(devices, m.cfg.Devices...)
+	return sameDevices(m.cfg, s.State.Devices)
 }
 
 // buildSaved is the part of build that differs for a machine that is restored:

@@ -403,25 +403,31 @@ func (s *saving) takeDevices() error {
 
 // imageOf identifies the persistent-memory image, once.
 func (m *Machine) imageOf() error {
-	if m.kept.image != nil {
+	i := m.imageRegion()
+	if m.kept.image != nil || i < 0 {
 		return nil
 	}
-	for _, r := range m.mem.Regions() {
-		if r.Kind != memory.PRAM || r.File == "" {
-			continue
-		}
-		f, err := os.Open(r.File)
-		if err != nil {
-			return fmt.Errorf("persistent-memory image: %w", err)
-		}
-		defer f.Close()
-		image, err := snapshot.Identify(f, uint64(len(r.Bytes)))
-		if err != nil {
-			return fmt.Errorf("persistent-memory image: %w", err)
-		}
-		m.kept.image = &image
+	r := &m.mem.Regions()[i]
+	f, err := os.Open(r.File)
+	if err != nil {
+		return fmt.Errorf("persistent-memory image: %w", err)
 	}
+	defer f.Close()
+	image, err := snapshot.Identify(f, uint64(len(r.Bytes)))
+	if err != nil {
+		return fmt.Errorf("persistent-memory image: %w", err)
+	}
+	m.kept.image = &image
 	return nil
+}
+
+// imageRegion is the number of the region that shows the image, the first of
+// persistent memory; -1 without an image.
+func (m *Machine) imageRegion() int {
+	if m.cfg.PMEMImage == "" {
+		return -1
+	}
+	return slices.IndexFunc(m.mem.Regions(), func(r memory.Region) bool { return r.Kind != memory.RAM })
 }
 
 // remember notes the new snapshot as a base for later ones.

@@ -16,8 +16,11 @@ func (s *saving) takeMemory() error {
 		r := &regions[i]
 		parts[i] = snapshot.Part{Bytes: r.Bytes, Offset: at}
 		saved := snapshot.Region{Base: uint64(r.Base), Size: uint64(len(r.Bytes)), Kind: r.Kind, ReadOnly: r.ReadOnly, Offset: at}
-		if r.Kind == memory.PRAM {
+		switch {
+		case i == s.m.imageRegion():
 			saved.Image = k.image
+		case r.Kind != memory.RAM:
+			saved.External = true
 		}
 		s.state.Memory = append(s.state.Memory, saved)
 		at += saved.Size
@@ -35,6 +38,7 @@ func (s *saving) takeMemory() error {
 	for i := range regions {
 		first := parts[i].Offset / memory.PageSize
 		switch {
+		case s.state.Memory[i].External:
 		case holdings == nil:
 			changed := k.changes(s.base.ID)
 			addPages(&pages, first, uint64(len(regions[i].Bytes))/memory.PageSize, func(p uint64) bool {
@@ -43,7 +47,7 @@ func (s *saving) takeMemory() error {
 		case s.base != nil:
 			addPages(&pages, first, uint64(len(holdings[i])), func(p uint64) bool { return holdings[i][p] == memory.HoldsOwn })
 		default:
-			s.addHeld(&pages, first, &regions[i], holdings[i])
+			s.addHeld(&pages, first, i == s.m.imageRegion(), holdings[i])
 		}
 	}
 	if err := s.w.WriteMemory(parts, &pages, s.base != nil); err != nil {
@@ -69,8 +73,7 @@ func addPages(pages *snapshot.Pages, first, n uint64, take func(p uint64) bool) 
 
 // addHeld adds the pages of a region that may be other than what a restore
 // begins with: zeros, or an image's.
-func (s *saving) addHeld(pages *snapshot.Pages, first uint64, r *memory.Region, h []memory.Holding) {
-	image := r.Kind == memory.PRAM
+func (s *saving) addHeld(pages *snapshot.Pages, first uint64, image bool, h []memory.Holding) {
 	stored := s.m.kept.storedPages(first, uint64(len(h)))
 	addPages(pages, first, uint64(len(h)), func(p uint64) bool {
 		switch h[p] {

@@ -135,7 +135,7 @@ func sameLayout(a, b []Region) bool {
 		return false
 	}
 	for i := range a {
-		if a[i].Base != b[i].Base || a[i].Size != b[i].Size || a[i].Kind != b[i].Kind || (a[i].Image == nil) != (b[i].Image == nil) {
+		if a[i].Base != b[i].Base || a[i].Size != b[i].Size || a[i].Kind != b[i].Kind || a[i].External != b[i].External || (a[i].Image == nil) != (b[i].Image == nil) {
 			return false
 		}
 	}
@@ -178,6 +178,7 @@ func (s *Snapshot) Disk() uint64 { return diskUsage(s.memory) }
 
 // Map makes guest memory of the snapshot's: its pages are the memory file's
 // until the guest writes to them. image opens the file that a region shows.
+// External regions are the caller's to add.
 func (s *Snapshot) Map(image func(*Image) (*os.File, error)) (*memory.Guest, error) {
 	g := memory.NewEmpty()
 	if err := s.mapInto(g, image); err != nil {
@@ -190,6 +191,9 @@ func (s *Snapshot) mapInto(g *memory.Guest, image func(*Image) (*os.File, error)
 	layers := s.Layers()
 	for i := range s.State.Memory {
 		r := &s.State.Memory[i]
+		if r.External {
+			continue
+		}
 		if r.Image == nil {
 			err := g.AddFile(memory.Addr(r.Base), layers[0].memory, int64(r.Offset), r.Size, false, r.Kind, r.ReadOnly)
 			if err != nil {

@@ -65,6 +65,9 @@ type Region struct {
 	// Image is the file that the region shows where no page is stored: a
 	// persistent-memory image.
 	Image *Image `json:"image,omitempty"`
+	// External is memory that lies in a file of the user's: no page of it is
+	// stored.
+	External bool `json:"external,omitempty"`
 }
 
 // Image identifies a file that a snapshot refers to and does not contain.
