@@ -43,9 +43,10 @@ func BenchmarkCalls(b *testing.B) {
 	benchLoop(b, "e8 07 00 00 00 ff c9 75 f7 e6 80 90 55 48 89 e5 5d c3", x86.Regs{RCX: 50_000})
 }
 
-// BenchmarkSSE adds doubles: addsd xmm0,xmm1; dec ecx; jnz.
+// BenchmarkSSE adds doubles: cvtsi2sd xmm1,rdx; addsd xmm0,xmm1; dec ecx; jnz
+// to ADDSD.
 func BenchmarkSSE(b *testing.B) {
-	benchLoop(b, "f2 0f 58 c1 ff c9 75 f8 e6 80", x86.Regs{RCX: 50_000})
+	benchLoop(b, "f2 48 0f 2a ca f2 0f 58 c1 ff c9 75 f8 e6 80", x86.Regs{RCX: 50_000, RDX: 3})
 }
 
 // BenchmarkStrings moves 256 KiB: rep movsb.

@@ -120,8 +120,7 @@ func (c *cpu) jumpFar(sel uint16, ip uint64) bool {
 	return c.setCode(s, ip)
 }
 
-// callGate reads a call gate (SDM vol. 3, 5.8.3). Only a gate to the same
-// privilege can be taken; others raise #GP.
+// callGate reads a call gate (SDM vol. 3, 5.8.3).
 func (c *cpu) callGate(sel uint16, raw uint64) (target uint16, ip uint64, size uint8, ok bool) {
 	code := uint32(sel &^ 3)
 	kind, dpl := raw>>40&15, uint8(raw>>45&3)
@@ -178,6 +177,9 @@ func (c *cpu) callFar(in *inst, sel uint16, ip uint64) bool {
 		if sel, ip, size, ok = c.callGate(sel, raw); !ok {
 			return false
 		}
+		if s, inner, ok := c.innerTarget(sel); !ok || inner {
+			return ok && c.callInner(in, s, ip, size, raw>>32&31)
+		}
 		sel = sel&^3 | uint16(c.cpl)
 	}
 	s, ok := c.codeTarget(sel, false)
@@ -186,6 +188,93 @@ func (c *cpu) callFar(in *inst, sel uint16, ip uint64) bool {
 	}
 	st.commit()
 	return c.setCode(s, ip)
+}
+
+// innerTarget says whether a call gate's target is code of an inner privilege,
+// and returns its segment if so.
+func (c *cpu) innerTarget(sel uint16) (s segment, inner, ok bool) {
+	if sel&^3 == 0 {
+		return s, false, c.raiseCode(vectorGP, 0)
+	}
+	raw, at, ok := c.descriptor(sel, vectorGP, 0)
+	if !ok {
+		return s, false, false
+	}
+	s = makeSegment(sel, raw)
+	if s.attr&(attrS|attrCode|attrConforming) != attrS|attrCode || s.dpl() >= c.cpl {
+		return s, false, true // the checks of a call in the same privilege apply
+	}
+	code := uint32(sel &^ 3)
+	if c.long() && s.attr&(attrL|attrDB) != attrL {
+		return s, false, c.raiseCode(vectorGP, code)
+	}
+	if !s.usable() {
+		return s, false, c.raiseCode(vectorNP, code)
+	}
+	s.sel = sel&^3 | uint16(s.dpl())
+	return s, true, c.markAccessed(&s, at)
+}
+
+// callInner calls code of an inner privilege on that privilege's stack, with
+// so many parameters copied from the caller's (SDM vol. 3, 5.8.5).
+func (c *cpu) callInner(in *inst, s segment, ip uint64, size uint8, params uint64) bool {
+	cpl, old := s.dpl(), c.stackNow()
+	if !c.ipFits(&s, ip) {
+		return false
+	}
+	st, ok := c.callStack(cpl)
+	if !ok {
+		return false
+	}
+	var copied [31]uint64
+	if c.long() {
+		params = 0
+	}
+	for i := range params {
+		a, ok := old.addr(old.sp+i*uint64(size), size)
+		if !ok {
+			return false
+		}
+		if copied[i], ok = c.load(a, size); !ok {
+			return false
+		}
+	}
+	pushed := c.asLevel(cpl, func() bool {
+		if !st.push(size, uint64(c.seg[segSS].sel)) || !st.push(size, c.regs[rSP]) {
+			return false
+		}
+		for i := params; i > 0; i-- {
+			if !st.push(size, copied[i-1]) {
+				return false
+			}
+		}
+		return st.push(size, uint64(c.seg[segCS].sel)) && st.push(size, c.nextIP(in))
+	})
+	if !pushed {
+		return false
+	}
+	c.cpl = cpl
+	st.commit()
+	c.setCode(s, ip)
+	c.setMMU()
+	return false
+}
+
+// callStack is the stack that the TSS has for a privilege level.
+func (c *cpu) callStack(cpl uint8) (stack, bool) {
+	if !c.long() {
+		seg, sp, ok := c.innerStack(cpl, 0)
+		if !ok {
+			return stack{}, false
+		}
+		return c.stackOf(seg, sp), true
+	}
+	st, ok := c.longStack(stack{c: c, width: 8}, &gate{cpl: cpl}, 4+8*uint64(cpl))
+	if !ok {
+		return st, false
+	}
+	// Unlike an interrupt's, it is not aligned.
+	return st, c.sysLoad(c.tss.base+4+8*uint64(cpl), &st.sp)
 }
 
 // opRetFar is RETF; the immediate is the number of bytes of parameters.

@@ -60,7 +60,7 @@ func opCvt2si(c *cpu, in *inst) bool {
 	if !ok {
 		return false
 	}
-	if in.op == 7 && c.plainMode() && plain64(v[0]) {
+	if in.op == 7 && c.plainMode() && c.sse.mxcsr&float.Inexact != 0 && plain64(v[0]) {
 		if x := math.Float64frombits(v[0]); x > -1<<31 && x < 1<<31 {
 			c.setGPR(in.reg, in.size, uint64(int64(x)))
 			return true

@@ -8,8 +8,9 @@ import (
 )
 
 // Floating-point arithmetic of SSE. Package float computes any case; where
-// MXCSR says that nothing but the result can come of an operation, and its
-// operands and result are plain numbers, the host's arithmetic is the same.
+// MXCSR says that nothing but the result and the inexact flag can come of an
+// operation, and its operands and result are plain numbers, the host's
+// arithmetic is the same.
 
 const (
 	fpAdd = iota
@@ -21,70 +22,102 @@ const (
 	fpSqrt
 )
 
-// plainMode is MXCSR with every exception masked, rounding to nearest, and the
-// inexact flag already set, so that it need not be found out.
+// plainMode is MXCSR with every exception masked and rounding to nearest.
 func (c *cpu) plainMode() bool {
-	const want = mxcsrMasks | float.Inexact
-	return c.sse.mxcsr&(want|mxcsrFTZ|mxcsrDAZ|3<<13) == want
+	return c.sse.mxcsr&(mxcsrMasks|mxcsrFTZ|mxcsrDAZ|3<<13) == mxcsrMasks
 }
 
 func plain64(v uint64) bool { return v>>52&0x7ff-1 < 0x7fe }
 func plain32(v uint64) bool { return v>>23&0xff-1 < 0xfe }
 
 // certain64 says of a result that it neither overflowed nor was tiny before it
-// was rounded.
-func certain64(v uint64) bool { return v>>52&0x7ff-2 < 0x7fd }
+// was rounded, and that what rounding took off it is not tiny either.
+func certain64(v uint64) bool { return v>>52&0x7ff-110 < 0x7fe-109 }
 func certain32(v uint64) bool { return v>>23&0xff-2 < 0xfd }
 
-// fast64 computes on the host. ok is false if package float has to.
-func fast64(op uint8, a, b uint64) (r uint64, ok bool) {
+// fast64 computes on the host. inexact says that the result is rounded; ok is
+// false if package float has to compute.
+func fast64(op uint8, a, b uint64) (r uint64, inexact, ok bool) {
 	if !plain64(b) || !plain64(a) && op != fpSqrt {
-		return 0, false
+		return 0, false, false
 	}
 	x, y := math.Float64frombits(a), math.Float64frombits(b)
+	var z, rest float64 // the result, and what is 0 if it is exact
 	switch op {
-	case fpAdd:
-		x = x + y
+	case fpAdd, fpSub:
+		if op == fpSub {
+			y = -y
+		}
+		z = x + y
+		t := z - x
+		rest = (x - (z - t)) + (y - t)
 	case fpMul:
-		x = x * y
-	case fpSub:
-		x = x - y
+		z = x * y
+		rest = math.FMA(x, y, -z)
 	case fpDiv:
-		x = x / y
+		z = x / y
+		rest = math.FMA(z, y, -x)
+		if !certain64(a) {
+			return 0, false, false
+		}
 	case fpSqrt:
-		x = math.Sqrt(y)
+		if b>>63 != 0 || !certain64(b) {
+			return 0, false, false
+		}
+		z = math.Sqrt(y)
+		rest = math.FMA(z, z, -y)
 	case fpMin:
-		return math.Float64bits(min(x, y)), true
+		return math.Float64bits(min(x, y)), false, true
 	case fpMax:
-		return math.Float64bits(max(x, y)), true
+		return math.Float64bits(max(x, y)), false, true
 	}
-	r = math.Float64bits(x)
-	return r, certain64(r) || r == 0 && (op == fpAdd || op == fpSub)
+	if rest != rest { // an intermediate of the sum overflowed
+		return 0, false, false
+	}
+	r = math.Float64bits(z)
+	return r, rest != 0, certain64(r) || r == 0 && (op == fpAdd || op == fpSub)
 }
 
-func fast32(op uint8, a, b uint64) (r uint64, ok bool) {
+// fast32 is fast64 for singles, whose products doubles hold exactly.
+func fast32(op uint8, a, b uint64) (r uint64, inexact, ok bool) {
 	if !plain32(b) || !plain32(a) && op != fpSqrt {
-		return 0, false
+		return 0, false, false
 	}
 	x, y := math.Float32frombits(uint32(a)), math.Float32frombits(uint32(b))
+	dx, dy := float64(x), float64(y)
+	var z float32
+	var exact bool
 	switch op {
-	case fpAdd:
-		x = x + y
+	case fpAdd, fpSub:
+		if op == fpSub {
+			y = -y
+		}
+		z = x + y
+		t := z - x
+		rest := (x - (z - t)) + (y - t)
+		if rest != rest {
+			return 0, false, false
+		}
+		exact = rest == 0
 	case fpMul:
-		x = x * y
-	case fpSub:
-		x = x - y
+		z = x * y
+		exact = float64(z) == dx*dy
 	case fpDiv:
-		x = x / y
+		z = x / y
+		exact = float64(z)*dy == dx
 	case fpSqrt:
-		x = float32(math.Sqrt(float64(y)))
+		if b>>31 != 0 {
+			return 0, false, false
+		}
+		z = float32(math.Sqrt(dy))
+		exact = float64(z)*float64(z) == dy
 	case fpMin:
-		return uint64(math.Float32bits(min(x, y))), true
+		return uint64(math.Float32bits(min(x, y))), false, true
 	case fpMax:
-		return uint64(math.Float32bits(max(x, y))), true
+		return uint64(math.Float32bits(max(x, y))), false, true
 	}
-	r = uint64(math.Float32bits(x))
-	return r, certain32(r) || r == 0 && (op == fpAdd || op == fpSub)
+	r = uint64(math.Float32bits(z))
+	return r, !exact, certain32(r) || r == 0 && (op == fpAdd || op == fpSub)
 }
 
 // compute is one operation in full.
@@ -121,7 +154,10 @@ func flushTiny(n float.Num) float.Num {
 
 func (c *cpu) fp64(e *float.Env, op uint8, a, b uint64) uint64 {
 	if c.plainMode() {
-		if r, ok := fast64(op, a, b); ok {
+		if r, inexact, ok := fast64(op, a, b); ok {
+			if inexact {
+				e.Flags |= float.Inexact
+			}
 			return r
 		}
 	}
@@ -131,7 +167,10 @@ func (c *cpu) fp64(e *float.Env, op uint8, a, b uint64) uint64 {
 func (c *cpu) fp32(e *float.Env, op uint8, a, b uint64) uint64 {
 	a, b = a&0xffffffff, b&0xffffffff
 	if c.plainMode() {
-		if r, ok := fast32(op, a, b); ok {
+		if r, inexact, ok := fast32(op, a, b); ok {
+			if inexact {
+				e.Flags |= float.Inexact
+			}
 			return r
 		}
 	}
