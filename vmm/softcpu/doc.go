@@ -22,7 +22,26 @@
 //
 // An instruction that faults returns false before it has changed anything. So
 // does one that touches a device: Run returns the access as an exit, and the
-// instruction runs again with the device's answer at the next Run (mmio.go).
+// instruction runs again with the device's answer at the next Run (io.go). The
+// chips of devices/apic, pic and pit answer without an exit, as do doorbells
+// (bell.go).
+//
+// Several CPUs take turns (turn.go): one executes at a time. A machine's time
+// is the host's or, with Options.Deterministic, what the instructions make of
+// it; then a run depends on nothing but the guest and what comes from outside.
+//
+// Debuggers, traces and the guest's debug registers (debug.go) look at single
+// instructions only while they are in use. state.go and chips.go have what a
+// snapshot wants.
+//
+// # What it is not
+//
+// A CPU without AVX, performance counters, system-management mode, nested
+// virtualisation and hardware task switches. Transcendental x87 instructions
+// are right to their last bit or two, as processors' are, but not the same as
+// any one processor's. On hosts with weakly ordered memory (arm64) a device
+// that polls a queue without having been notified may see the guest's stores
+// in another order than the guest made them.
 //
 // SDM is the Intel 64 and IA-32 Architectures Software Developer's Manual;
 // the opcode tables (table_*.go) are its volume 2, appendix A.
