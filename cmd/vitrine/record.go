@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/trace"
+)
+
+func recordCommand() *cli.Command {
+	return &cli.Command{
+		Name: "record", ArgsUsage: "--output FILE [NAME | RUN-FLAGS [-- COMMAND [ARGUMENT…]]]", OnUsageError: onUsageError,
+		Usage: "write down everything that a machine's devices see, for vitrine replay",
+		Description: "With NAME, of a machine that runs, until it ends or Ctrl-C. Otherwise of a machine\n" +
+			"of its own, from the first instruction on; it takes the flags of run.",
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write"},
+		}, runFlags()...),
+		BashComplete: completeNames,
+		Action: func(c *cli.Context) error {
+			path := c.String("output")
+			if path == "" {
+				return usagef("vitrine record --output FILE", "where to? a recording needs a file")
+			}
+			if name, ok, err := machineArgument(c, "record"); err != nil || ok {
+				if err != nil {
+					return err
+				}
+				return recordMachine(c, name, path)
+			}
+			return runWatched(c, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
+				return newRecording(c, path, &t.Meta)
+			}))
+		},
+	}
+}
+
+func recordMachine(c *cli.Context, name, path string) error {
+	s, conn, err := openTrace(c, name, url.Values{"record": {"1"}})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	r, err := newRecording(c, path, &s.Meta)
+	if err != nil {
+		return err
+	}
+	return passOn(s, r)
+}
+
+// recording is a sink that writes a file.
+type recording struct {
+	w     *trace.Writer
+	buf   *bufio.Writer
+	f     *os.File
+	cli   *cli.Context
+	count uint64
+}
+
+func newRecording(c *cli.Context, path string, meta *trace.Meta) (*recording, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // it has what was typed
+	if err != nil {
+		return nil, fmt.Errorf("--output: %w", err)
+	}
+	r := &recording{f: f, buf: bufio.NewWriterSize(f, 1<<20), cli: c}
+	if r.w, err = trace.NewWriter(r.buf, meta); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return r, nil
+}
+
+// Events implements vmm.TraceSink.
+func (r *recording) Events(events []trace.Event) error {
+	r.count += uint64(len(events))
+	return r.w.Events(events)
+}
+
+// End implements vmm.TraceSink.
+func (r *recording) End(e *trace.End) error {
+	err := errors.Join(r.w.End(e), r.buf.Flush(), r.f.Close())
+	if err == nil {
+		fmt.Fprintf(r.cli.App.ErrWriter, "vitrine: %d events in %s", r.count, r.f.Name())
+		if e.Lost > 0 {
+			fmt.Fprintf(r.cli.App.ErrWriter, ", and %d LOST: a replay of it goes wrong", e.Lost)
+		}
+		fmt.Fprintln(r.cli.App.ErrWriter)
+	}
+	return err
+}
