@@ -1,0 +1,179 @@
+package compare
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+)
+
+// resultFormat is the version of the JSON that a comparison is kept in.
+const resultFormat = 1
+
+// Kind is what sort of engine one is.
+type Kind string
+
+// The kinds of engines.
+const (
+	KindProcess   Kind = "process"
+	KindContainer Kind = "container"
+	KindMachine   Kind = "machine"
+)
+
+// Result is a comparison: what was measured, and on what host.
+type Result struct {
+	Format   int            `json:"format"`
+	When     time.Time      `json:"when"`
+	Took     time.Duration  `json:"took_ns"`
+	Vitrine  string         `json:"vitrine"`
+	Host     Host           `json:"host"`
+	Options  Options        `json:"options"`
+	Engines  []EngineResult `json:"engines"`
+	Skipped  []Skipped      `json:"skipped"`
+	Warnings []string       `json:"warnings"`
+}
+
+// Options are what of a Config a reader needs.
+type Options struct {
+	Runs      int      `json:"runs"`
+	Workloads []string `json:"workloads"`
+	Scale     []int    `json:"scale"`
+	Memory    uint64   `json:"memory_bytes"`
+	PageCache string   `json:"page_cache"` // warm, or cold
+}
+
+// Host is the machine that the comparison ran on.
+type Host struct {
+	CPU             string  `json:"cpu"`
+	CPUs            int     `json:"cpus"`
+	Memory          uint64  `json:"memory_bytes"`
+	Kernel          string  `json:"kernel"`
+	KVM             string  `json:"kvm"` // how KVM runs guests here
+	KernelsEmulated bool    `json:"kernels_emulated"`
+	Cgroups         string  `json:"cgroups"`
+	LoadBefore      float64 `json:"load_before"` // processes that wanted a CPU, over the last minute
+}
+
+// Skipped is an engine that was not measured.
+type Skipped struct {
+	Engine string `json:"engine"`
+	Reason string `json:"reason"`
+}
+
+// EngineResult is what was measured of one engine. All times are nanoseconds.
+type EngineResult struct {
+	Name     string             `json:"name"`
+	Title    string             `json:"title"`
+	Kind     Kind               `json:"kind"`
+	Version  string             `json:"version"`
+	Note     string             `json:"note,omitempty"` // what is particular about it here
+	Start    []float64          `json:"start"`          // exec of the engine to the program's first act
+	Exit     []float64          `json:"exit"`           // exec to the end of the engine
+	Carry    []float64          `json:"carry"`          // of Start, the program's writing of the mark
+	Work     map[string]Samples `json:"work"`
+	Scale    []ScalePoint       `json:"scale"`
+	CPU      []CPUPoint         `json:"cpu"`
+	Disk     []DiskItem         `json:"disk"`
+	Failures []string           `json:"failures,omitempty"`
+	FS       string             `json:"file_system"` // what ./tmp is on
+}
+
+// Samples are the runs of one workload: by the program's clock, and by the
+// host's from mark to mark.
+type Samples struct {
+	Own  []float64 `json:"own"`
+	Host []float64 `json:"host"`
+}
+
+// ScalePoint is the state with so many idle instances.
+type ScalePoint struct {
+	Instances int       `json:"instances"`
+	Start     []float64 `json:"start"` // of the instances added for this point
+	Memory    Memory    `json:"memory"`
+}
+
+// Memory is the host memory of all instances of an engine together, in bytes.
+type Memory struct {
+	GuestRAM   uint64 `json:"guest_ram"`   // of it what the guest has touched
+	Private    uint64 `json:"private"`     // of the processes, theirs alone
+	Shared     uint64 `json:"shared"`      // their proportional part of what they share
+	PageTables uint64 `json:"page_tables"` // of their address spaces
+	Kernel     uint64 `json:"kernel"`      // charged to their cgroups as kernel memory
+	Daemons    uint64 `json:"daemons"`     // of processes that serve every instance, not in Total
+}
+
+// Total is all that instances cost; daemons are apart.
+func (m Memory) Total() uint64 {
+	return m.GuestRAM + m.Private + m.Shared + m.PageTables + m.Kernel
+}
+
+// CPUPoint is how busy the engine's processes were, in CPUs, over the time
+// since the point before.
+type CPUPoint struct {
+	At    float64 `json:"at"`    // nanoseconds since the program's first act
+	Host  float64 `json:"host"`  // in the host: the engine's own work, or all of it without a guest
+	Guest float64 `json:"guest"` // in the guest, as far as the host knows the difference
+}
+
+// DiskItem is a file that an engine needs.
+type DiskItem struct {
+	Kind  string `json:"kind"` // engine, kernel, root
+	Path  string `json:"path"`
+	Bytes int64  `json:"bytes"`
+}
+
+// WriteJSON writes the comparison so that Read reads it.
+func (r *Result) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(r)
+}
+
+// maxResult bounds what Read takes in.
+const maxResult = 64 << 20
+
+// Read reads what WriteJSON wrote.
+func Read(r io.Reader) (*Result, error) {
+	var res Result
+	if err := json.NewDecoder(io.LimitReader(r, maxResult)).Decode(&res); err != nil {
+		return nil, fmt.Errorf("not a comparison: %w: use the JSON file that vitrine compare wrote", err)
+	}
+	if res.Format != resultFormat {
+		return nil, fmt.Errorf("a comparison of format %d: this vitrine reads format %d", res.Format, resultFormat)
+	}
+	return &res, res.check()
+}
+
+// check refuses numbers that no measurement gives, and that no chart survives.
+func (r *Result) check() error {
+	for _, e := range r.Engines {
+		lists := [][]float64{e.Start, e.Exit, e.Carry}
+		for _, s := range e.Work {
+			lists = append(lists, s.Own, s.Host)
+		}
+		for _, p := range e.Scale {
+			lists = append(lists, p.Start)
+			if p.Instances < 1 {
+				return fmt.Errorf("engine %s: %d instances: the file is damaged", e.Name, p.Instances)
+			}
+		}
+		for _, l := range lists {
+			for _, x := range l {
+				if !(x >= 0 && x < 1e18) {
+					return fmt.Errorf("engine %s: a time of %g ns: the file is damaged", e.Name, x)
+				}
+			}
+		}
+		for _, p := range e.CPU {
+			if !(p.At > -1e15 && p.At < 1e15 && p.Host >= 0 && p.Host < 1e6 && p.Guest >= 0 && p.Guest < 1e6) {
+				return fmt.Errorf("engine %s: a CPU use of %v: the file is damaged", e.Name, p)
+			}
+		}
+		for _, d := range e.Disk {
+			if d.Bytes < 0 {
+				return fmt.Errorf("engine %s: a file of %d bytes: the file is damaged", e.Name, d.Bytes)
+			}
+		}
+	}
+	return nil
+}
