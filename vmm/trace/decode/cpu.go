@@ -109,12 +109,19 @@ func cpuidLine(l *Line, it *trace.Item) {
 	if name := LeafName(leaf); name != "" {
 		l.Meaning = name
 	}
-	l.Text = fmt.Sprintf("CPUID %#x.%d → eax=%#x ebx=%#x ecx=%#x edx=%#x", leaf, sub,
+	name := fmt.Sprintf("%#x", leaf)
+	if hasSubleaves[leaf] {
+		name = fmt.Sprintf("%#x.%d", leaf, sub)
+	}
+	l.Text = fmt.Sprintf("CPUID %s → eax=%#x ebx=%#x ecx=%#x edx=%#x", name,
 		uint32(it.Value), uint32(it.Value>>32), uint32(it.Aux), uint32(it.Aux>>32))
 	if l.Meaning != "" {
 		l.Text += " (" + l.Meaning + ")"
 	}
 }
+
+// hasSubleaves are the leaves for which ECX matters (SDM vol. 2, CPUID).
+var hasSubleaves = map[uint32]bool{4: true, 7: true, 0xb: true, 0xd: true, 0xf: true, 0x10: true, 0x12: true, 0x14: true, 0x17: true, 0x18: true, 0x1f: true}
 
 // LeafName says what a CPUID leaf is about (SDM vol. 2, CPUID; KVM's leaves:
 // Documentation/virt/kvm/x86/cpuid.rst).

@@ -70,7 +70,7 @@ func TestLines(t *testing.T) {
 		{trace.Item{Event: trace.Event{Kind: trace.KindIRQ, CPU: none, Source: 2, Addr: ^uint64(0)}}, "eth: interrupt for a configuration change"},
 		{trace.Item{Event: trace.Event{Kind: trace.KindIRQ, CPU: none, Source: 3, Addr: 4}}, "IRQ line 4 raised"},
 		{trace.Item{Event: trace.Event{Kind: trace.KindWriteMSR, Addr: 0xc0000082, Value: 5}}, "WRMSR LSTAR ← 0x5"},
-		{trace.Item{Event: trace.Event{Kind: trace.KindCPUID, Addr: 1}}, "CPUID 0x1.0 → eax=0x0 ebx=0x0 ecx=0x0 edx=0x0 (family, model, features)"},
+		{trace.Item{Event: trace.Event{Kind: trace.KindCPUID, Addr: 1}}, "CPUID 0x1 → eax=0x0 ebx=0x0 ecx=0x0 edx=0x0 (family, model, features)"},
 		{trace.Item{Event: trace.Event{Kind: trace.KindVector, Addr: 14, Value: 6, Aux: trace.VectorHasCode}}, "#PF page fault, error code 0x6 (not present, store, user)"},
 		{trace.Item{Event: trace.Event{Kind: trace.KindVector, Addr: 0xec, Aux: trace.VectorExternal}}, "interrupt 0xec injected"},
 		{trace.Item{Event: trace.Event{Kind: trace.KindComplete, Value: 0xca010f, Size: 3}}, "completed clac (0f 01 ca)"},

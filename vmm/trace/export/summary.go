@@ -80,7 +80,10 @@ func (s *Summary) Add(l *decode.Line) {
 			name = fmt.Sprintf("%s %s %#x (nothing there)", l.Kind, verb, l.Addr)
 		}
 	case l.Kind == "pop" || l.Kind == "push" || l.Kind == "irq" || l.Kind == "doorbell":
-		name += " " + l.Kind
+		name = strings.TrimSpace(name + " " + l.Kind)
+		if l.Device == "" {
+			name += " " + l.What
+		}
 	default:
 		name = strings.TrimSpace(l.Kind + " " + l.What)
 	}
