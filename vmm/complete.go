@@ -64,7 +64,7 @@ func (c *vcpu) entryFailure(reason uint64) *StopError {
 // diagnose has the fault clinic look at the CPU.
 func (c *vcpu) diagnose(cause Cause, examine func(clinic.State) clinic.Report) *StopError {
 	end := &StopError{Cause: cause, VCPU: c.id}
-	s := clinic.State{Mem: c.m.mem, Events: c.recent.lines(c.m)}
+	s := clinic.State{Mem: c.m.mem, Events: c.recent.lines(c)}
 	var err error
 	if s.Regs, err = c.cpu.Regs(); err == nil {
 		s.Sregs, err = c.cpu.Sregs()

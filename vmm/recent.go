@@ -3,7 +3,8 @@ package vmm
 import (
 	"fmt"
 
-	"github.com/vitrine-vmm/vitrine/devices/bus"
+	"github.com/vitrine-vmm/vitrine/vmm/trace"
+	"github.com/vitrine-vmm/vitrine/vmm/trace/decode"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -52,37 +53,31 @@ func (r *recent) note(x *x86.Exit) {
 }
 
 // lines are the last exits in words, oldest first.
-func (r *recent) lines(m *Machine) []string {
+func (r *recent) lines(c *vcpu) []string {
+	meta := trace.Meta{Devices: c.m.tracedDevices(), Sources: []string{fmt.Sprintf("vcpu%d", c.id)}}
+	o := cpuObserver{index: deviceIndex(meta.Devices)}
+	d := decode.New(&meta, nil)
 	var lines []string
 	for i := r.n - min(r.n, recentExits); i < r.n; i++ {
-		lines = append(lines, r.last[i&(recentExits-1)].text(m))
+		it := trace.Item{Event: r.last[i&(recentExits-1)].event(&o, c.m)}
+		l := d.Line(&it)
+		lines = append(lines, l.Text)
 	}
 	return lines
 }
 
-func (e *exitNote) text(m *Machine) string {
+// event is the exit as a trace would have it.
+func (e *exitNote) event(o *cpuObserver, m *Machine) trace.Event {
+	t := trace.Event{Addr: e.addr, Value: e.value, Size: e.size, Write: e.write}
 	switch e.reason {
 	case x86.ExitIO:
-		return access(m.pio, "io", e)
+		t.Kind, t.Aux = trace.KindIO, o.device(m.pio, e.addr)
 	case x86.ExitMMIO:
-		return access(m.mmio, "mmio", e)
+		t.Kind, t.Aux = trace.KindMMIO, o.device(m.mmio, e.addr)
 	case x86.ExitInternalError:
-		var code []byte
-		for i := range min(e.size, 8) {
-			code = append(code, byte(e.value>>(8*i)))
-		}
-		return fmt.Sprintf("completed the instruction % x", code)
+		t.Kind = trace.KindComplete
+	default:
+		t.Kind, t.Addr, t.Value = trace.KindExit, uint64(e.reason), 0
 	}
-	return fmt.Sprintf("exit %v", e.reason)
-}
-
-func access(b *bus.Bus, space string, e *exitNote) string {
-	name := "nothing there"
-	if _, off, r, ok := b.Lookup(e.addr); ok {
-		name = fmt.Sprintf("%s+%#x", r.Name, off)
-	}
-	if e.write {
-		return fmt.Sprintf("%s %#x ← %#x (%s)", space, e.addr, e.value, name)
-	}
-	return fmt.Sprintf("%s %#x → %#x (%s)", space, e.addr, e.value, name)
+	return t
 }

@@ -121,7 +121,7 @@ const topSources = 15
 func (s *Summary) Write(w io.Writer, e *trace.End) {
 	span := s.last
 	if e != nil {
-		span = e.At
+		span = max(span, e.At)
 	}
 	fmt.Fprintf(w, "%d events in %s", s.total, span.Round(time.Microsecond))
 	if e != nil && e.Lost > 0 {
