@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -125,14 +126,17 @@ func openTrace(c *cli.Context, name string, query url.Values) (*trace.StreamRead
 		if w, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = w.CloseWrite() // asks for the end of the stream
 		}
+		time.AfterFunc(endOfStream, func() { _ = conn.Close() })
 	})
-	context.AfterFunc(sig.second, func() { _ = conn.Close() })
 	s, err := trace.NewStreamReader(conn)
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
 	return s, conn, nil
 }
+
+// endOfStream is how long a machine may take to end a stream.
+const endOfStream = 3 * time.Second
 
 // passOn hands a stream's events to a sink, and its end, if it has one.
 func passOn(s *trace.StreamReader, sink vmm.TraceSink) error {
@@ -143,7 +147,7 @@ func passOn(s *trace.StreamReader, sink vmm.TraceSink) error {
 		case err == io.EOF:
 			return sink.End(s.End())
 		case err != nil: // the machine's process ended before it could say so
-			return errors.Join(sink.End(&trace.End{Reason: "the stream ended: " + err.Error()}))
+			return sink.End(&trace.End{Reason: "its process ended before the stream did"})
 		}
 		batch[0] = e
 		if err := sink.Events(batch[:]); err != nil {
