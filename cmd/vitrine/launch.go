@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/blk"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/usernet"
@@ -26,6 +27,8 @@ type launch struct {
 	network      *usernet.Network // the first user network, if any
 	networkIndex int              // which of the network devices it has
 	memory       *lateMemory      // the balloon's way to the guest's memory; nil without one
+	backends     []blk.Backend    // of the disks
+	opt          *runOptions      // nil until the machine is made
 	closers      []func() error
 }
 

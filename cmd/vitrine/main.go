@@ -120,6 +120,8 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			psCommand(),
+			snapshotCommand(),
+			restoreCommand(),
 			execCommand(),
 			cpCommand(),
 			logsCommand(),

@@ -110,7 +110,7 @@ func (r *runner) once() (err error) {
 		return err
 	}
 	defer l.close()
-	m, err := vmm.New(l.cfg)
+	m, err := r.newMachine(l)
 	if err != nil {
 		return hostError(err)
 	}

@@ -97,6 +97,7 @@ func (l *launch) openDisks(disks []disk.Options, cpus int) error {
 			return diskError(o, err)
 		}
 		l.onClose(b.Close)
+		l.backends = append(l.backends, b)
 		if o.IOPS != 0 || o.BPS != 0 {
 			b = disk.Limit(b, o.IOPS, o.BPS)
 		}

@@ -47,6 +47,7 @@ type runOptions struct {
 
 	manageOptions
 	debugOptions
+	snapshotOptions
 }
 
 func runFlags() []cli.Flag {
@@ -68,7 +69,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "on-reboot", Usage: "`WHAT` a reboot of the guest does: exit or restart", Value: "exit"},
 		&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
 		&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show the embedded guest's kernel messages, and what the VMM does"},
-	}, append(manageFlags(), debugFlags()...)...)
+	}, slices.Concat(manageFlags(), debugFlags(), snapshotFlags())...)
 }
 
 // parseRunOptions reads the flags and refuses what cannot be meant.
@@ -86,7 +87,7 @@ func parseRunOptions(c *cli.Context) (*runOptions, error) {
 		onReboot:  c.String("on-reboot"),
 		command:   guestCommand(c),
 	}
-	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices, o.parseManaged, o.parseDebug}
+	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices, o.parseManaged, o.parseDebug, o.parseSnapshot}
 	for _, step := range steps {
 		if err := step(c); err != nil {
 			return nil, err

@@ -182,4 +182,3 @@ func decodeState(b []byte, fileSize uint64) (*State, error) {
 	}
 	return s, nil
 }
-

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/agent"
+	"github.com/vitrine-vmm/vitrine/vmm/disk"
+	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
+)
+
+func restoreCommand() *cli.Command {
+	return &cli.Command{
+		Name: "restore", ArgsUsage: "DIR [-- COMMAND [ARGUMENT…]]", OnUsageError: onUsageError,
+		Usage: "go on from a snapshot",
+		Description: "The snapshot stays as it is: memory is read from it when the guest wants it, and what the guest writes,\n" +
+			"to its disks too, is this machine's alone and is gone with it. --disk ID=FILE keeps a disk in FILE instead.\n" +
+			"docs/snapshots.md says what changes in the guest.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Usage: "`NAME` of the machine"},
+			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the machine running in the background, and print its name"},
+			&cli.StringSliceFlag{Name: "net", Usage: "`NETWORK` instead of those that it had; see vitrine run --help"},
+			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`PORTS` instead of those that it had"},
+			&cli.StringSliceFlag{Name: "disk", Usage: "`ID=FILE` keeps the disk ID (or vda, vdb…) in FILE, which is made if it is missing"},
+			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
+			&cli.BoolFlag{Name: "prefetch", Usage: "read all of memory ahead"},
+			&cli.BoolFlag{Name: "verify", Usage: "read all of memory first, and compare its checksums"},
+			&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show what the VMM does"},
+			stateFlag(),
+		},
+		Action: restoreAction,
+	}
+}
+
+// restoring is a machine that is being restored.
+type restoring struct {
+	snapshot *snapshot.Snapshot
+	run      *savedRun
+	dir      string // for what the machine writes to its disks
+	hostname string
+	once     sync.Once
+}
+
+func restoreAction(c *cli.Context) error {
+	args, err := lateFlags(c)
+	if err != nil {
+		return err
+	}
+	if len(args) != 1 {
+		return usagef("vitrine restore DIR", "vitrine restore: want the folder of one snapshot")
+	}
+	s, run, err := openSaved(args[0])
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if c.Bool("detach") && !isDetached() {
+		return detachAgain(c)
+	}
+	if c.Bool("verify") {
+		if err := s.Verify(); err != nil {
+			return err
+		}
+	}
+	if c.Bool("prefetch") {
+		go s.Prefetch()
+	}
+	r := &restoring{snapshot: s, run: run, hostname: c.String("name")}
+	defer r.clean()
+	line, err := r.commandLine(c)
+	if err != nil {
+		return err
+	}
+	return runSaved(c, r, line)
+}
+
+// runSaved is vitrine run with the command line line, for a machine that is
+// restored.
+func runSaved(c *cli.Context, r *restoring, line []string) error {
+	app := newApp(c.App.Reader, c.App.Writer, c.App.ErrWriter)
+	app.Metadata = map[string]any{savedKey: r, argsKey: c.App.Metadata[argsKey], commandKey: c.App.Metadata[commandKey]}
+	return app.RunContext(c.Context, append([]string{"vitrine", "run"}, line...))
+}
+
+// openSaved opens a snapshot that this program has made.
+func openSaved(dir string) (*snapshot.Snapshot, *savedRun, error) {
+	s, err := snapshot.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	run, err := decodeSavedRun(s.State.App)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("snapshot %s: %w", dir, err), s.Close())
+	}
+	return s, run, nil
+}
+
+// commandLine is that of the machine that was saved, with what the flags of
+// restore change.
+func (r *restoring) commandLine(c *cli.Context) (line []string, err error) {
+	for _, name := range []string{"name", "console", "state"} {
+		if c.IsSet(name) {
+			line = append(line, "--"+name+"="+c.String(name))
+		}
+	}
+	for _, name := range []string{"detach", "timings", "verbose"} {
+		if c.Bool(name) {
+			line = append(line, "--"+name)
+		}
+	}
+	for _, name := range []string{"net", "publish"} {
+		for _, v := range c.StringSlice(name) {
+			line = append(line, "--"+name+"="+v)
+		}
+	}
+	disks, err := r.disks(c.StringSlice("disk"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range r.run.Flags {
+		switch {
+		case f.Name == "disk" && len(disks) == 0:
+			return nil, fmt.Errorf("snapshot %s: it has fewer disks than its machine", r.snapshot.Path)
+		case f.Name == "disk":
+			f.Value, disks = disks[0], disks[1:]
+		case c.IsSet(f.Name):
+			continue
+		}
+		line = append(line, "--"+f.Name+"="+f.Value)
+	}
+	return line, nil
+}
+
+// disks are the values of --disk for the machine: what is written goes to
+// copies, so that the snapshot stays as it is.
+func (r *restoring) disks(given []string) ([]string, error) {
+	files := make(map[string]string)
+	for _, s := range given {
+		id, file, ok := strings.Cut(s, "=")
+		if !ok || id == "" || file == "" {
+			return nil, usagef("use --disk ID=FILE", "--disk %s: want a disk of the snapshot and a file", quote(s))
+		}
+		files[id] = file
+	}
+	var out []string
+	n := 0
+	for _, f := range r.run.Flags {
+		if f.Name != "disk" {
+			continue
+		}
+		d, err := parseDisk(f.Value)
+		if err != nil {
+			return nil, err
+		}
+		if n == len(r.run.Disks) {
+			break
+		}
+		name := diskName(n)
+		file := files[d.ID]
+		if file == "" {
+			file = files[name]
+		}
+		delete(files, d.ID)
+		delete(files, name)
+		if s := r.run.Disks[n]; s.File != "" {
+			if err := r.disk(&d, s, file); err != nil {
+				return nil, err
+			}
+		} else if file != "" {
+			d.Path = absolute(file)
+		}
+		out = append(out, diskText(&d))
+		n++
+	}
+	for id := range files {
+		return nil, usagef("see vitrine snapshot inspect "+shellWord(r.snapshot.Path), "--disk %s=…: the snapshot has no such disk", id)
+	}
+	return out, nil
+}
+
+// disk makes d a disk that begins as the one in the snapshot: in file, if one
+// is given, else in a folder that goes with the machine.
+func (r *restoring) disk(d *disk.Options, s savedDisk, file string) (err error) {
+	base := filepath.Join(r.snapshot.Path, s.File)
+	if file == "" {
+		if r.dir == "" {
+			if r.dir, err = os.MkdirTemp("", "vitrine-restored-"); err != nil {
+				return err
+			}
+		}
+		file = filepath.Join(r.dir, s.File)
+	}
+	d.Path = absolute(file)
+	if _, err := os.Stat(d.Path); err == nil {
+		return nil // the user's, from an earlier restore or made by hand
+	}
+	d.Format, err = disk.CreateOverlay(d.Path, base, s.Format)
+	return err
+}
+
+// clean removes what goes with the machine.
+func (r *restoring) clean() {
+	if r.dir != "" {
+		_ = os.RemoveAll(r.dir)
+	}
+}
+
+// newMachine makes the machine: restored from a snapshot, or new.
+func (r *runner) newMachine(l *launch) (*vmm.Machine, error) {
+	l.opt = r.opt
+	if r.opt.saved == nil && r.opt.warm {
+		return r.warmMachine(l)
+	}
+	if r.opt.saved == nil {
+		return vmm.New(l.cfg)
+	}
+	m, err := r.restoredMachine(l, r.opt.saved)
+	r.opt.saved = nil // a guest that reboots boots
+	return m, err
+}
+
+func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) {
+	m, err := vmm.Restore(l.cfg, s.snapshot)
+	if err != nil {
+		return nil, err
+	}
+	a, ok := l.session.(*agentSession)
+	if !ok || !s.run.Agent {
+		return m, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	l.onClose(func() error { cancel(); <-done; return nil })
+	go func() {
+		defer close(done)
+		if err := l.settle(ctx, a, s); err != nil && ctx.Err() == nil {
+			l.log.Warn("the restored guest has not taken its new settings", "error", err)
+		}
+		a.agentReady()
+	}()
+	return m, nil
+}
+
+// settleTime is how long a restored guest may take to answer. On hosts that
+// emulate guest kernels, or with many machines at once, it needs a while.
+const settleTime = 30 * time.Second
+
+// settle gives a restored guest what it must not share with its twins, and the
+// time of now.
+func (l *launch) settle(ctx context.Context, a *agentSession, s *restoring) error {
+	client, ok := a.agent.(*agent.Client)
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	set := agent.Settings{Clock: time.Now(), Entropy: make([]byte, 64), Hostname: s.hostname}
+	_, _ = rand.Read(set.Entropy) // never fails
+	if n := l.network; n != nil {
+		address := fmt.Sprintf("%v/%d", n.GuestIP(), n.Subnet().Bits())
+		if mac := n.GuestMAC().String(); address != s.run.Address || mac != s.run.MAC {
+			set.Interfaces = []agent.Interface{{Name: fmt.Sprintf("eth%d", l.networkIndex), MAC: net.HardwareAddr(n.GuestMAC()), CIDR: address, Gateway: n.Gateway().String()}}
+		}
+		if dns := n.DNS().String(); dns != s.run.DNS {
+			set.DNS = dns
+		}
+	}
+	for {
+		err := client.Configure(ctx, set)
+		if !errors.Is(err, agent.ErrLost) || ctx.Err() != nil {
+			return err
+		}
+		// The guest reset the connection: it has just learnt that all are gone.
+		if !pause(ctx, time.Millisecond) {
+			return err
+		}
+	}
+}
