@@ -54,6 +54,9 @@ func (m *Machine) StartTrace(o TraceOptions) (*Tracing, error) {
 	return t, nil
 }
 
+// Cancel ends a trace that nobody will follow.
+func (t *Tracing) Cancel() { t.m.Unobserve() }
+
 // TraceSink takes a trace.
 type TraceSink interface {
 	Events([]trace.Event) error
