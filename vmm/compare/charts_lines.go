@@ -1,0 +1,152 @@
+package compare
+
+import (
+	"math"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// cpuChart has a panel for each engine, above each other with one time axis.
+func cpuChart(r *Result, w *words) (*figure, error) {
+	engines := with(r.Engines, func(e *EngineResult) bool { return len(e.CPU) > 1 })
+	if len(engines) == 0 {
+		return nil, nil
+	}
+	from, to, most := -1.0, 0.0, 1.0
+	for _, e := range engines {
+		to = max(to, e.CPU[len(e.CPU)-1].At/1e9)
+		for _, p := range e.CPU {
+			most = max(most, p.Host+p.Guest)
+		}
+	}
+	var column [][]*plot.Plot
+	for i, e := range engines {
+		p := newPlot()
+		p.Y.Label.Text = ""
+		p.Title.Text = e.Title
+		p.Title.TextStyle.Font = sans(9)
+		total, guest := useLines(e.CPU, from)
+		if err := addLine(p, total, 0, nil); err != nil {
+			return nil, err
+		}
+		if guest != nil {
+			if err := addLine(p, guest, 3, []vg.Length{3, 2}); err != nil {
+				return nil, err
+			}
+		}
+		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = from, to, 0, most
+		p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 1, Label: "1"}}
+		if i == len(engines)-1 {
+			p.X.Label.Text = w.seconds
+		} else {
+			p.X.Tick.Label.Font = sans(0.1)
+			p.X.Tick.Marker = plot.ConstantTicks{}
+		}
+		column = append(column, []*plot.Plot{p})
+	}
+	column[0][0].Y.Label.Text = w.cpus
+	return &figure{column, vg.Length(len(engines))*54 + 44}, nil
+}
+
+// useLines are all of the CPU use and the guest's part, the latter nil if there
+// is none, from the given second on.
+func useLines(points []CPUPoint, from float64) (total, guest plotter.XYs) {
+	some := false
+	for _, c := range points {
+		at := c.At / 1e9
+		if at < from {
+			continue
+		}
+		total = append(total, plotter.XY{X: at, Y: c.Host + c.Guest})
+		guest = append(guest, plotter.XY{X: at, Y: c.Guest})
+		some = some || c.Guest > 0
+	}
+	if !some {
+		guest = nil
+	}
+	return total, guest
+}
+
+func addLine(p *plot.Plot, xy plotter.XYs, colour int, dash []vg.Length) error {
+	if len(xy) == 0 {
+		return nil
+	}
+	l, err := plotter.NewLine(xy)
+	if err != nil {
+		return err
+	}
+	l.StepStyle = plotter.PreStep
+	l.LineStyle = draw.LineStyle{Color: palette[colour], Width: 1.4, Dashes: dash}
+	p.Add(l)
+	return nil
+}
+
+// densityChart has start time and memory over the number of instances.
+func densityChart(r *Result, w *words) (*figure, error) {
+	engines := with(r.Engines, func(e *EngineResult) bool { return len(e.Scale) > 0 })
+	if len(engines) == 0 {
+		return nil, nil
+	}
+	start, memory := newPlot(), newPlot()
+	start.Title.Text, start.Y.Label.Text = w.start, "ms"
+	memory.Title.Text, memory.Y.Label.Text = w.memory, w.mib
+	var starts, sizes, counts []float64
+	for i, e := range engines {
+		var a, b plotter.XYs
+		for _, p := range e.Scale {
+			n := float64(p.Instances)
+			counts = append(counts, n)
+			ms := max(Summarize(p.Start).Median, 100) / 1e6
+			size := math.Max(float64(p.Memory.Total())/mib, 0.01)
+			a, b = append(a, plotter.XY{X: n, Y: ms}), append(b, plotter.XY{X: n, Y: size})
+			starts, sizes = append(starts, ms), append(sizes, size)
+		}
+		if err := addPoints(start, a, i, ""); err != nil {
+			return nil, err
+		}
+		if err := addPoints(memory, b, i, e.Title); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range []*plot.Plot{start, memory} {
+		p.X.Label.Text = w.instances
+		logarithmic(&p.X, counts)
+		p.X.Tick.Marker = countTicks(counts)
+	}
+	logarithmic(&start.Y, starts)
+	logarithmic(&memory.Y, sizes)
+	// The legend stands to the right of the lines.
+	memory.X.Max *= 12
+	return &figure{[][]*plot.Plot{{start, memory}}, max(300, vg.Length(len(engines))*15+80)}, nil
+}
+
+func addPoints(p *plot.Plot, xy plotter.XYs, i int, name string) error {
+	l, s, err := plotter.NewLinePoints(xy)
+	if err != nil {
+		return err
+	}
+	c := palette[i%len(palette)]
+	l.LineStyle = draw.LineStyle{Color: c, Width: 1.2, Dashes: dashes[i/len(palette)%len(dashes)]}
+	s.GlyphStyle = draw.GlyphStyle{Color: c, Radius: 3, Shape: shapes[i%len(shapes)]}
+	p.Add(l, s)
+	if name != "" {
+		p.Legend.Add(name, l, s)
+	}
+	return nil
+}
+
+// countTicks marks the numbers of instances that were measured.
+func countTicks(counts []float64) plot.ConstantTicks {
+	var t plot.ConstantTicks
+	seen := make(map[float64]bool)
+	for _, n := range counts {
+		if !seen[n] {
+			seen[n] = true
+			t = append(t, plot.Tick{Value: n, Label: trim(n)})
+		}
+	}
+	return t
+}
