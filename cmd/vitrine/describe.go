@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -221,19 +220,18 @@ func blame(m *config.Machine, err error) *config.Setting {
 }
 
 // tryFlags parses settings as if they stood on run's command line.
-func tryFlags(settings []config.Setting, command []string) error {
-	set := flag.NewFlagSet("run", flag.ContinueOnError)
-	for _, f := range runFlags() {
-		if err := f.Apply(set); err != nil {
-			return err
-		}
-	}
+func tryFlags(settings []config.Setting, command []string) (err error) {
+	args := []string{"run"}
 	for _, s := range settings {
-		if err := set.Set(s.Flag, s.Value); err != nil {
-			return err
-		}
+		args = append(args, "--"+s.Flag+"="+s.Value)
 	}
-	app := &cli.App{Metadata: map[string]any{commandKey: command}}
-	_, err := parseRunOptions(cli.NewContext(app, set, nil))
-	return err
+	app := newApp(strings.NewReader(""), io.Discard, io.Discard)
+	app.Metadata = map[string]any{commandKey: command}
+	app.Commands, app.HideVersion, app.HideHelp = nil, true, true
+	app.Flags = runFlags()
+	app.Action = func(c *cli.Context) error {
+		_, err := parseRunOptions(c)
+		return err
+	}
+	return app.Run(args)
 }
