@@ -69,6 +69,9 @@ type SaveOptions struct {
 	// Track notes from now on what the guest changes, for a later snapshot
 	// with this one as its base. It costs the guest a fault for each page.
 	Track bool
+	// Volatile is for a snapshot that need not outlive the host: it is not
+	// waited for until it is on the disk.
+	Volatile bool
 	// KeepPaused leaves the machine paused.
 	KeepPaused bool
 	// Files is called while the machine is paused, to keep what the devices
@@ -162,7 +165,9 @@ func (s *saving) open(dir string) (err error) {
 	if err := s.m.imageOf(); err != nil {
 		return err
 	}
-	s.w, err = snapshot.Create(dir)
+	if s.w, err = snapshot.Create(dir); err == nil && s.opt.Volatile {
+		s.w.NoSync()
+	}
 	return err
 }
 

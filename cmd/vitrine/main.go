@@ -122,6 +122,8 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 			psCommand(),
 			snapshotCommand(),
 			restoreCommand(),
+			forkCommand(),
+			cacheCommand(),
 			execCommand(),
 			cpCommand(),
 			logsCommand(),

@@ -38,6 +38,7 @@ func restoreCommand() *cli.Command {
 			&cli.BoolFlag{Name: "verify", Usage: "read all of memory first, and compare its checksums"},
 			&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show what the VMM does"},
+			&cli.BoolFlag{Name: "fork", Hidden: true}, // the snapshot goes when its last machine ends
 			stateFlag(),
 		},
 		Action: restoreAction,
@@ -50,6 +51,7 @@ type restoring struct {
 	run      *savedRun
 	dir      string // for what the machine writes to its disks
 	hostname string
+	fork     bool // one of several from the same
 	once     sync.Once
 }
 
@@ -77,7 +79,14 @@ func restoreAction(c *cli.Context) error {
 	if c.Bool("prefetch") {
 		go s.Prefetch()
 	}
-	r := &restoring{snapshot: s, run: run, hostname: c.String("name")}
+	r := &restoring{snapshot: s, run: run, hostname: c.String("name"), fork: c.Bool("fork")}
+	if r.fork {
+		release, err := holdFork(s.Path)
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	defer r.clean()
 	line, err := r.commandLine(c)
 	if err != nil {
@@ -135,8 +144,10 @@ func (r *restoring) commandLine(c *cli.Context) (line []string, err error) {
 			return nil, fmt.Errorf("snapshot %s: it has fewer disks than its machine", r.snapshot.Path)
 		case f.Name == "disk":
 			f.Value, disks = disks[0], disks[1:]
-		case c.IsSet(f.Name):
+		case c.IsSet(f.Name), r.fork && f.Name == "publish":
 			continue
+		case r.fork && f.Name == "vsock":
+			f.Value += "." + r.hostname
 		}
 		line = append(line, "--"+f.Name+"="+f.Value)
 	}

@@ -24,6 +24,7 @@ type snapshotRequest struct {
 	Base  string `json:"base,omitempty"` // absolute: only what changed since this one
 	Stop  bool   `json:"stop,omitempty"` // end the machine then
 	Track bool   `json:"track,omitempty"`
+	fork  bool
 }
 
 // snapshotExtra serves snapshots of the machine.
@@ -60,7 +61,7 @@ func (l *launch) save(ctx context.Context, m *vmm.Machine, req *snapshotRequest)
 	ctx, cancel := context.WithTimeout(ctx, pauseTime)
 	defer cancel()
 	return m.Save(ctx, req.Dir, vmm.SaveOptions{
-		Maker: version(), App: app, Base: req.Base, Track: req.Track && !req.Stop, KeepPaused: req.Stop,
+		Maker: version(), App: app, Base: req.Base, Volatile: req.fork, Track: req.Track && !req.Stop, KeepPaused: req.Stop,
 		Files: func(w *snapshot.Writer) error { return l.copyDisks(w, run) },
 	})
 }

@@ -21,6 +21,7 @@ type Writer struct {
 	memory *os.File
 	size   uint64
 	id     ID
+	noSync bool
 	state  struct {
 		pages Pages
 		sums  []uint32
@@ -109,6 +110,10 @@ func sweep(place string) {
 // ID is the snapshot's identity.
 func (w *Writer) ID() ID { return w.id }
 
+// NoSync has Commit not wait for the disk: after a crash of the host, the
+// snapshot may be damaged.
+func (w *Writer) NoSync() { w.noSync = true }
+
 // Path is where a file of the snapshot is to be written. Files beside the
 // state and the memory are the caller's.
 func (w *Writer) Path(file string) string { return filepath.Join(w.dir, file) }
@@ -157,8 +162,10 @@ func (w *Writer) commit(s *State) error {
 	if err := os.WriteFile(w.Path(stateFile), append(h.encode(), b...), 0o600); err != nil {
 		return err
 	}
-	if err := syncFolder(w.dir); err != nil {
-		return err
+	if !w.noSync {
+		if err := syncFolder(w.dir); err != nil {
+			return err
+		}
 	}
 	old, err := exchange(w.dir, w.place)
 	if err != nil {
@@ -169,6 +176,9 @@ func (w *Writer) commit(s *State) error {
 	}
 	w.dir = ""
 	w.Abort()
+	if w.noSync {
+		return nil
+	}
 	return syncFile(filepath.Dir(w.place))
 }
 
