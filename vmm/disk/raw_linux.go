@@ -62,6 +62,10 @@ func openRaw(o Options) (_ *raw, err error) {
 }
 
 func (r *raw) open(o Options) (err error) {
+	// Before the lock: who locks /dev/null locks it for everybody.
+	if err := checkKind(r.lock); err != nil {
+		return err
+	}
 	if err := lock(r.lock, !o.ReadOnly); err != nil {
 		return err
 	}
@@ -73,6 +77,17 @@ func (r *raw) open(o Options) (err error) {
 		return err
 	}
 	return r.prepare(o)
+}
+
+func checkKind(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if kind := info.Mode().Type(); kind != 0 && kind != os.ModeDevice {
+		return errors.New("neither a file nor a block device")
+	}
+	return nil
 }
 
 // openFile opens path for a disk: no symbolic magic, only flags, and errors
