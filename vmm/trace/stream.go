@@ -23,7 +23,7 @@ type Meta struct {
 	Sources   []string                   `json:"sources"`
 	Devices   []Device                   `json:"devices"`
 	Functions []Function                 `json:"functions,omitempty"`
-	States    map[string]json.RawMessage `json:"states,omitempty"` // a recording's: of each device when it began
+	States    map[string]json.RawMessage `json:"states"`           // a recording's: of each device when it began
 	Virtio    map[string]VirtioSpec      `json:"virtio,omitempty"` // a recording's
 }
 
