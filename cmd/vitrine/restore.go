@@ -32,7 +32,7 @@ func restoreCommand() *cli.Command {
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the machine running in the background, and print its name"},
 			&cli.StringSliceFlag{Name: "net", Usage: "`NETWORK` instead of those that it had; see vitrine run --help"},
 			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`PORTS` instead of those that it had"},
-			&cli.StringSliceFlag{Name: "disk", Usage: "`ID=FILE` keeps the disk ID (or vda, vdb…) in FILE, which is made if it is missing"},
+			&cli.StringSliceFlag{Name: "disk", Usage: "`ID=FILE` keeps the disk ID (or vda, vdb…) in FILE, which is made"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
 			&cli.BoolFlag{Name: "prefetch", Usage: "read all of memory ahead"},
 			&cli.BoolFlag{Name: "verify", Usage: "read all of memory first, and compare its checksums"},
@@ -214,8 +214,9 @@ func (r *restoring) disk(d *disk.Options, s savedDisk, file string) (err error) 
 		file = filepath.Join(r.dir, s.File)
 	}
 	d.Path = absolute(file)
-	if _, err := os.Stat(d.Path); err == nil {
-		return nil // the user's, from an earlier restore or made by hand
+	if _, err := os.Lstat(d.Path); err == nil {
+		// The guest goes on with what it knows of the disk as it was saved.
+		return fmt.Errorf("--disk: %s is there already: choose a new file, which will begin as the disk in the snapshot", d.Path)
 	}
 	d.Format, err = disk.CreateOverlay(d.Path, base, s.Format)
 	return err
@@ -256,7 +257,11 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 	l.onClose(func() error { cancel(); <-done; return nil })
 	go func() {
 		defer close(done)
-		if err := l.settle(ctx, a, s); err != nil && ctx.Err() == nil {
+		begun := time.Now()
+		switch err := l.settle(ctx, a, s); {
+		case err == nil:
+			l.log.Info("the restored guest has its new settings", "took", time.Since(begun))
+		case ctx.Err() == nil:
 			l.log.Warn("the restored guest has not taken its new settings", "error", err)
 		}
 		a.agentReady()

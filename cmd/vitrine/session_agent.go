@@ -30,6 +30,7 @@ type agentSession struct {
 	out   io.Writer
 	say   *messages // and the program's standard error
 	tty   *terminal // nil: plain streams
+	brief bool      // the guest has nothing to lose: it need not turn itself off
 	idle  bool      // nothing runs but what others ask for
 
 	once  sync.Once
@@ -114,6 +115,9 @@ func (s *agentSession) turnOff(ctx context.Context) bool {
 	select {
 	case <-s.ready:
 	default:
+		return false
+	}
+	if s.brief {
 		return false
 	}
 	// The connection may end before the answer comes: the guest was asked.

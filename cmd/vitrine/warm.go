@@ -72,6 +72,9 @@ func (l *launch) warmKey() (string, error) {
 func (r *runner) warmMachine(l *launch) (*vmm.Machine, error) {
 	r.opt.warm = false // a guest that reboots boots
 	a, ok := l.session.(*agentSession)
+	if ok {
+		a.brief = true // it has no disk to write to: see checkWarm
+	}
 	key, err := l.warmKey()
 	if err != nil || !ok {
 		return vmm.New(l.cfg)
