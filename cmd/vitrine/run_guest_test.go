@@ -18,7 +18,7 @@ import (
 
 // tinyKernel writes an ELF kernel that consists of code, entered in 64-bit
 // mode at 1 MiB, and returns its path.
-func tinyKernel(t *testing.T, code ...[]byte) string {
+func tinyKernel(t testing.TB, code ...[]byte) string {
 	t.Helper()
 	const addr, headers = 1 << 20, 64 + 56
 	text := bytes.Join(code, nil)
