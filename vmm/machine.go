@@ -227,6 +227,7 @@ func (m *Machine) Run(ctx context.Context) error {
 	m.stopIO()
 	m.times.mark(PhaseExit)
 	if end := m.gate.result(); end != nil {
+		m.panicCore(end)
 		return end
 	}
 	return nil
@@ -252,6 +253,7 @@ func (m *Machine) runCPU(c *vcpu, created chan<- error, begin <-chan struct{}) {
 	if end := c.loop(); end != nil {
 		m.end(end)
 	}
+	c.keepForCore()
 	m.gate.drain(c.work)
 }
 

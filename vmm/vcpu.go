@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vitrine-vmm/vitrine/vmm/clinic"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -24,6 +25,7 @@ type vcpu struct {
 	observer atomic.Pointer[cpuObserver] // nil while nobody looks
 	hooked   *cpuObserver                // whose hooks the CPU has; its own goroutine's
 	recent   recent
+	atPanic  *clinic.CoreCPU // its registers when the guest's kernel had panicked, for a core
 
 	mu   sync.Mutex // guards live
 	live bool       // cpu may be kicked

@@ -24,7 +24,7 @@ type debugOptions struct {
 func debugFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "gdb", Usage: "`ADDRESS` where the machine waits for GDB before its first instruction: :PORT of this host, or the path of a socket"},
-		&cli.StringFlag{Name: "on-crash", Usage: "`WHAT` to do when a CPU gives up: core[=FILE] writes one for gdb and crash (default: the report alone)"},
+		&cli.StringFlag{Name: "on-crash", Usage: "`WHAT` to do when a CPU gives up or the kernel panics: core[=FILE] writes one for gdb and crash (default: the report alone)"},
 	}
 }
 
