@@ -14,7 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/vitrine-vmm/vitrine/vmm/record"
+	player "github.com/vitrine-vmm/vitrine/vmm/record"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/trace/decode"
 )
@@ -48,7 +48,7 @@ func replayCommand() *cli.Command {
 			if c.Bool("list") || v.counts || v.json || v.why || v.perfetto != "" || v.pcap != "" {
 				return listRecording(c, f, v)
 			}
-			p, err := record.Open(f)
+			p, err := player.Open(f)
 			if err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
@@ -71,7 +71,7 @@ func listRecording(c *cli.Context, f io.Reader, v *view) error {
 	return passOn(s, sink)
 }
 
-func replay(c *cli.Context, p *record.Player, v *view) error {
+func replay(c *cli.Context, p *player.Player, v *view) error {
 	s := &replaySession{p: p, out: c.App.Writer, view: v}
 	at := c.String("at")
 	switch {
@@ -92,7 +92,7 @@ func replay(c *cli.Context, p *record.Player, v *view) error {
 
 // replaySession is a user who steps through a recording.
 type replaySession struct {
-	p     *record.Player
+	p     *player.Player
 	out   io.Writer
 	view  *view
 	lines []decode.Line // of all items, made when first wanted
