@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/control"
@@ -58,8 +59,11 @@ func (v *live) guarded(ctx context.Context, h http.Handler) http.Handler {
 	})
 }
 
-// bounded is f until the machine is gone: its connection is closed then, and
-// the machine waits for it to return.
+// toSayHow is how long a view may take to say how it ended.
+const toSayHow = 500 * time.Millisecond
+
+// bounded is f until the machine is gone: its context is done then, soon after
+// that its connection is closed, and the machine waits for it to return.
 func (v *live) bounded(machine context.Context, f func(context.Context, *http.Request, net.Conn) error) func(context.Context, *http.Request, net.Conn) error {
 	return func(ctx context.Context, r *http.Request, conn net.Conn) error {
 		if !v.beginView(machine) {
@@ -70,7 +74,7 @@ func (v *live) bounded(machine context.Context, f func(context.Context, *http.Re
 		defer cancel()
 		stop := context.AfterFunc(machine, func() {
 			cancel()
-			_ = conn.Close()
+			time.AfterFunc(toSayHow, func() { _ = conn.Close() })
 		})
 		defer stop()
 		return f(ctx, r, conn)

@@ -153,14 +153,14 @@ func TestLooksIntoARunningMachine(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	traced := make(chan int, 1)
-	go func() { traced <- run(ctx, []string{"vitrine", "trace", "busy"}, nil, &o, &e) }()
+	go func() { traced <- run(ctx, []string{"vitrine", "trace", "--why", "--summary", "busy"}, nil, &o, &e) }()
 	waitFor(t, func() bool { return strings.Contains(o.String(), "POST code") })
 	if status, _, e := vitrine(nil, "kill", "busy"); status != 0 {
 		t.Errorf("kill: %q", e)
 	}
 	<-ended
-	if status := <-traced; status != 0 {
-		t.Errorf("trace: %d %q", status, e.String())
+	if status := <-traced; status != 0 || !strings.Contains(o.String(), "the machine ended: stopped: killed") {
+		t.Errorf("trace: %d %q\n%s", status, e.String(), o.String()[max(0, len(o.String())-2000):])
 	}
 	if status, _, e := vitrine(nil, "inspect", "busy", "cpu"); status == 0 || !strings.Contains(e, "busy") {
 		t.Errorf("a dead machine: %d %q", status, e)
