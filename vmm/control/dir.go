@@ -6,6 +6,7 @@ package control
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -217,8 +218,12 @@ func (d *Dir) lastWords(name string) string {
 
 // Remove forgets a machine that does not live any more, with what it left.
 func (d *Dir) Remove(name string) error {
-	if _, err := d.Find(name); err != nil {
+	r, err := d.Find(name)
+	if err != nil {
 		return err
+	}
+	if !r.Alive() {
+		d.waitReleased(context.Background(), name)
 	}
 	c, err := d.Claim(name)
 	if err != nil {

@@ -15,6 +15,9 @@ import (
 // however it ended.
 func (d *Dir) Wait(ctx context.Context, name string) (Record, error) {
 	r, err := d.Find(name)
+	if err == nil && !r.Alive() {
+		d.waitReleased(ctx, name)
+	}
 	if err != nil || !r.Alive() {
 		return r, err
 	}
@@ -40,6 +43,21 @@ func (d *Dir) Wait(ctx context.Context, name string) (Record, error) {
 		return r, fmt.Errorf("machine %q has ended, and another has its name", name)
 	}
 	return last, nil
+}
+
+// leaving is how long a machine that has said how it ended may keep its name.
+const leaving = 5 * time.Second
+
+// waitReleased returns when a machine that has ended has given its name up.
+func (d *Dir) waitReleased(ctx context.Context, name string) {
+	lock, err := os.Open(filepath.Join(d.Folder(name), lockFile))
+	if err != nil {
+		return
+	}
+	defer lock.Close()
+	ctx, cancel := context.WithTimeout(ctx, leaving)
+	defer cancel()
+	waitUnlocked(ctx, lock)
 }
 
 // waitUnlocked returns when nobody holds the lock, or ctx is done.
