@@ -54,7 +54,7 @@ type (
 		SetTSCkHz(kHz uint32) error
 	}
 	clockStopper interface{ ClockStopped() error }
-	settler      interface{ Settle() error }
+	pageSettler  interface{ Settle() error }
 )
 
 var errStateless = errors.New("this accelerator keeps state that cannot be read")
@@ -306,7 +306,7 @@ func (s *saving) takeCPUs() error {
 func (m *Machine) xsaveSize() int { return m.vm.XSaveSize() }
 
 func saveCPU(s *snapshot.CPU, c statefulCPU, msrs []uint32, xsaveSize int) (err error) {
-	if t, ok := c.(settler); ok {
+	if t, ok := c.(pageSettler); ok {
 		if err := t.Settle(); err != nil {
 			return err
 		}

@@ -9,5 +9,5 @@ var (
 	_ pdptrKeeper  = (*kvm.VCPU)(nil)
 	_ tscKeeper    = (*kvm.VCPU)(nil)
 	_ clockStopper = (*kvm.VCPU)(nil)
-	_ settler      = (*kvm.VCPU)(nil)
+	_ pageSettler  = (*kvm.VCPU)(nil)
 )
