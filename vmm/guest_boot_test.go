@@ -1,0 +1,150 @@
+package vmm_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/vitrine-vmm/vitrine/boot"
+	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
+	"github.com/vitrine-vmm/vitrine/vmm"
+)
+
+func TestGuestRunsCommands(t *testing.T) {
+	t.Parallel()
+	g := bootGuest(t, vmm.Config{})
+	checkCommands(t, g)
+}
+
+// checkCommands: what a program writes and how it ends comes through.
+func checkCommands(t *testing.T, g *guest) {
+	t.Helper()
+	for _, c := range []struct {
+		command        string
+		status         int
+		stdout, stderr string
+	}{
+		{"true", 0, "", ""},
+		{"exit 42", 42, "", ""},
+		{"echo out; echo err >&2", 0, "out\n", "err\n"},
+		{"kill -15 $$", 128 + 15, "", ""},
+	} {
+		stdout, stderr, status := g.exec("sh", "-c", c.command)
+		if stdout != c.stdout || stderr != c.stderr || status.ExitCode() != c.status {
+			t.Errorf("%q: status %d, output %q, errors %q", c.command, status.ExitCode(), stdout, stderr)
+		}
+	}
+}
+
+func TestGuestSeesItsMemory(t *testing.T) {
+	for _, mib := range []uint64{64, 256, 4 << 10, 6 << 10} {
+		t.Run(fmt.Sprintf("%dM", mib), func(t *testing.T) {
+			t.Parallel()
+			g := bootGuest(t, vmm.Config{Memory: mib << 20})
+			checkMemory(t, g, mib<<10)
+		})
+	}
+}
+
+// checkMemory: all memory is present but what lies below 1 MiB, and the kernel
+// leaves what it does not take itself: its image, 64 bytes for each page of
+// 4 KiB, and above 4 GiB the 64 MiB of its software IOMMU.
+func checkMemory(t *testing.T, g *guest, kib uint64) {
+	t.Helper()
+	var total, free uint64
+	info := g.must("cat", "/proc/meminfo")
+	if _, err := fmt.Sscanf(info, "MemTotal: %d kB\nMemFree: %d kB", &total, &free); err != nil {
+		t.Fatalf("%v in %q", err, info)
+	}
+	least := kib - 32<<10 - kib/64
+	if kib > 3<<20 {
+		least -= 64 << 10
+	}
+	if total > kib || total < least {
+		t.Errorf("MemTotal is %d KiB of %d, want at least %d", total, kib, least)
+	}
+	if free > total || free < total*6/10 {
+		t.Errorf("MemFree is %d KiB of %d", free, total)
+	}
+	var present uint64
+	for line := range strings.Lines(g.must("cat", "/proc/zoneinfo")) {
+		var pages uint64
+		if n, _ := fmt.Sscanf(strings.TrimSpace(line), "present %d", &pages); n == 1 {
+			present += 4 * pages
+		}
+	}
+	// Persistent memory has a zone of its own, of no present pages.
+	if present > kib || present < kib-1<<10 {
+		t.Errorf("%d KiB of %d are present", present, kib)
+	}
+}
+
+// The kernel is entered by both protocols, with both kernels.
+func TestGuestEntryProtocols(t *testing.T) {
+	for _, kernel := range guestimages.Kernels() {
+		for name, protocol := range map[string]boot.Protocol{"PVH": boot.ProtocolPVH, "64-bit": boot.ProtocolLinux} {
+			t.Run(kernel+" by "+name, func(t *testing.T) {
+				t.Parallel()
+				g := bootGuest(t, vmm.Config{Kernel: image(t, "kernel-"+kernel), ACPI: kernel == "full", Protocol: protocol})
+				if got := g.must("uname", "-s"); got != "Linux\n" {
+					t.Errorf("uname says %q", got)
+				}
+				// Linux notes "KVM" as the boot loader when entered by PVH
+				// (arch/x86/platform/pvh/enlighten.c).
+				loader := strings.TrimSpace(g.must("cat", "/proc/sys/kernel/bootloader_type"))
+				if byPVH := loader == "176"; byPVH != (protocol == boot.ProtocolPVH) {
+					t.Errorf("the kernel's boot loader is %s", loader)
+				}
+			})
+		}
+	}
+}
+
+// Two guests at once have nothing of each other's.
+func TestGuestsSideBySide(t *testing.T) {
+	t.Parallel()
+	var gs [2]*guest
+	for i := range gs {
+		gs[i] = bootGuest(t, vmm.Config{CommandLine: fmt.Sprintf("%sguest%d", guestimages.ParamHostname, i)})
+	}
+	for i, g := range gs {
+		g.sh(fmt.Sprintf("echo %d > /tmp/mine", i))
+	}
+	for i, g := range gs {
+		if got, want := g.sh("cat /tmp/mine /proc/sys/kernel/hostname"), fmt.Sprintf("%d\nguest%d\n", i, i); got != want {
+			t.Errorf("guest %d says %q, want %q", i, got, want)
+		}
+	}
+}
+
+func TestGuestEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg     vmm.Config
+		command string // run in the guest; "" waits
+		cause   vmm.Cause
+	}{
+		"power-off":       {command: "poweroff", cause: vmm.CausePowerOff},
+		"power-off, ACPI": {cfg: vmm.Config{ACPI: true}, command: "poweroff", cause: vmm.CausePowerOff},
+		"reboot":          {command: "reboot", cause: vmm.CauseReboot},
+		"reboot, ACPI":    {cfg: vmm.Config{ACPI: true, CommandLine: "reboot=a"}, command: "reboot", cause: vmm.CauseReboot},
+		"reboot by a triple fault": {cfg: vmm.Config{CommandLine: "reboot=t"},
+			command: "reboot", cause: vmm.CauseReboot},
+		"panic": {cfg: vmm.Config{ACPI: true}, command: "echo c > /proc/sysrq-trigger", cause: vmm.CausePanic},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := bootGuest(t, c.cfg)
+			go func() { // the connection may end before the answer
+				_, _ = g.agent.Exec(t.Context(), shell(c.command))
+			}()
+			err := g.wait()
+			if c.cause == vmm.CausePowerOff {
+				if err != nil {
+					t.Errorf("ended with %v", err)
+				}
+				return
+			}
+			wantCause(t, err, c.cause)
+		})
+	}
+}

@@ -1,0 +1,28 @@
+#include "textflag.h"
+
+// func hold(pattern *[4]uint64, turns uint64, found *[8][4]uint64)
+TEXT ·hold(SB), NOSPLIT, $0-24
+	MOVQ pattern+0(FP), AX
+	MOVQ turns+8(FP), CX
+	MOVQ found+16(FP), DX
+	VMOVDQU (AX), Y8
+	VMOVDQA Y8, Y9
+	VMOVDQA Y8, Y10
+	VMOVDQA Y8, Y11
+	VMOVDQA Y8, Y12
+	VMOVDQA Y8, Y13
+	VMOVDQA Y8, Y14
+	VMOVDQA Y8, Y15
+again:
+	DECQ CX
+	JNZ  again
+	VMOVDQU Y8, (DX)
+	VMOVDQU Y9, 32(DX)
+	VMOVDQU Y10, 64(DX)
+	VMOVDQU Y11, 96(DX)
+	VMOVDQU Y12, 128(DX)
+	VMOVDQU Y13, 160(DX)
+	VMOVDQU Y14, 192(DX)
+	VMOVDQU Y15, 224(DX)
+	VZEROUPPER
+	RET
