@@ -7,8 +7,9 @@ const (
 	// CommandLine is what both kernels need with RootFS as the first
 	// persistent-memory device. Without rootfstype= every file system is tried;
 	// dax=always maps programs from the image instead of copying them; a panic
-	// resets the machine at once, through the keyboard controller.
-	CommandLine = "console=ttyS0 panic=-1 reboot=k root=/dev/pmem0 rootfstype=erofs rootflags=dax=always ro"
+	// resets the machine at once. Not needed: init= (/sbin/init is there), ro
+	// (EROFS is), reboot=k (without ACPI that is what is tried first).
+	CommandLine = "console=ttyS0 panic=-1 root=/dev/pmem0 rootfstype=erofs rootflags=dax=always"
 
 	// Quiet keeps the kernel's messages off the console: each character is an
 	// exit. They stay readable with dmesg.
@@ -16,10 +17,11 @@ const (
 
 	// FewerInstructions belongs on the command line where the host interprets
 	// guest kernels. In turn: kernel memory is not write-protected in small
-	// pages; locks stay as they were assembled; copies do not use the
-	// byte-wise string instructions (see ByteCopiesAreSlow); and
-	// /sys/module/*/parameters is not filled.
-	FewerInstructions = "rodata=off noreplace-smp initcall_blacklist=param_sysfs_builtin_init"
+	// pages; locks stay as they were assembled; these parts of /sys are not filled:
+	// module/*/parameters, devices/system/cpu/cpu*/cache, bus/event_source,
+	// devices/system/{clockevents,clocksource}, kernel/irq.
+	FewerInstructions = "rodata=off noreplace-smp initcall_blacklist=param_sysfs_builtin_init," +
+		"cacheinfo_sysfs_init,perf_event_sysfs_init,clockevents_init_sysfs,init_clocksource_sysfs,irq_sysfs_init"
 
 	// ByteCopiesAreSlow is for hosts where a turn of rep movsb costs as much as
 	// one of rep movsq: KVM without hardware virtualisation.

@@ -10,8 +10,7 @@ umask 022
 for d in bin dev etc mnt proc root run sys tmp usr usr/local usr/local/bin var home; do mkdir "$tree/$d"; done
 chmod 1777 "$tree/tmp"
 chmod 700 "$tree/root"
-for l in sbin lib; do ln -s bin "$tree/$l"; done
-rm "$tree/lib"
+ln -s bin "$tree/sbin"
 ln -s ../bin "$tree/usr/bin"
 ln -s ../bin "$tree/usr/sbin"
 ln -s ../run "$tree/var/run"
@@ -22,7 +21,7 @@ cp "$here"/etc/* "$tree/etc/"
 
 install -m 755 "$init" "$tree/init"
 install -m 755 "$bb" "$tree/bin/bb"
-for c in true false echo cat sleep sync pwd env uname poweroff reboot halt; do ln -s ../init "$tree/bin/$c"; done
+for c in true false echo cat sleep sync pwd env uname stty poweroff reboot halt; do ln -s ../init "$tree/bin/$c"; done
 ln -s ../init "$tree/bin/init"
 for c in sh $("$here/userland/commands.sh" | sed 's|.*/||'); do
 	test -e "$tree/bin/$c" || ln -s bb "$tree/bin/$c"

@@ -1,6 +1,8 @@
 /* Small commands as links to init: each starts in a fraction of a Go program's
  * time. They do what POSIX asks of the plain case. */
 #include "init.h"
+#include <asm/ioctls.h>
+#include <asm/termios.h>
 
 static int fail(const char *name, const char *what, long err)
 {
@@ -191,6 +193,23 @@ static int cmd_uname(int argc, char **argv, char **env)
 	return write_all(out, n);
 }
 
+/* stty size; for the rest there is u-root's. */
+static int cmd_stty(int argc, char **argv, char **env)
+{
+	struct winsize w;
+	char out[32];
+	long r;
+
+	if (argc != 2 || strcmp(argv[1], "size")) {
+		argv[0] = "stty";
+		return fail("stty", "/bin/bb", sys3(execve, "/bin/bb", argv, env));
+	}
+	r = sys3(ioctl, 0, TIOCGWINSZ, &w);
+	if (r)
+		return fail("stty", "standard input", r);
+	return write_all(out, format(out, sizeof(out), "%d %d\n", (long)w.ws_row, (long)w.ws_col));
+}
+
 /* These ask PID 1, which ends programs and file systems in order; -f does not. */
 static int ask_init(int argc, char **argv, int sig, int kind)
 {
@@ -226,6 +245,7 @@ static const struct {
 	{ "true", cmd_true },       { "false", cmd_false },   { "echo", cmd_echo },
 	{ "cat", cmd_cat },         { "sleep", cmd_sleep },   { "sync", cmd_sync },
 	{ "pwd", cmd_pwd },         { "env", cmd_env },       { "uname", cmd_uname },
+	{ "stty", cmd_stty },
 	{ "poweroff", cmd_poweroff }, { "reboot", cmd_reboot }, { "halt", cmd_halt },
 };
 

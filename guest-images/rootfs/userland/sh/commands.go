@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 
 	"github.com/u-root/u-root/pkg/core"
 	"github.com/u-root/u-root/pkg/core/cat"
@@ -25,25 +27,52 @@ var commands = map[string]func() core.Command{
 	"mktemp": mktemp.New, "mv": mv.New, "rm": rm.New, "touch": touch.New,
 }
 
-func inProcess(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
+// long are those that may run for long: where somebody may interrupt them,
+// they are programs, which a signal ends.
+var long = map[string]bool{"cp": true, "mv": true, "rm": true}
+
+// readsInput says whether a command reads standard input, and so may wait for
+// ever.
+func readsInput(args []string) bool {
+	return args[0] == "cat" && (len(args) == 1 || slices.Contains(args[1:], "-"))
+}
+
+func inProcess(interactive bool) func(interp.ExecHandlerFunc) interp.ExecHandlerFunc {
+	return func(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
+		return func(ctx context.Context, args []string) error {
+			newCommand, ok := commands[args[0]]
+			if !ok || interactive && (long[args[0]] || readsInput(args)) {
+				return next(ctx, args)
+			}
+			return call(ctx, newCommand(), args)
+		}
+	}
+}
+
+func call(ctx context.Context, c core.Command, args []string) error {
+	h := interp.HandlerCtx(ctx)
+	c.SetIO(h.Stdin, h.Stdout, h.Stderr)
+	c.SetWorkingDir(h.Dir)
+	c.SetLookupEnv(func(name string) (string, bool) {
+		v := h.Env.Get(name)
+		return v.Str, v.IsSet()
+	})
+	err := c.RunContext(ctx, args[1:]...)
+	if err == nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	fmt.Fprintf(h.Stderr, "%s: %v\n", args[0], err)
+	return interp.NewExitStatus(1)
+}
+
+var number = regexp.MustCompile(`^-[0-9]+$`)
+
+// shortOptions makes head -3 and tail -3 what u-root's programs understand.
+func shortOptions(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
-		h := interp.HandlerCtx(ctx)
-		newCommand, ok := commands[args[0]]
-		if !ok {
-			return next(ctx, args)
+		if (args[0] == "head" || args[0] == "tail") && len(args) > 1 && number.MatchString(args[1]) {
+			args = append([]string{args[0], "-n", args[1][1:]}, args[2:]...)
 		}
-		c := newCommand()
-		c.SetIO(h.Stdin, h.Stdout, h.Stderr)
-		c.SetWorkingDir(h.Dir)
-		c.SetLookupEnv(func(name string) (string, bool) {
-			v := h.Env.Get(name)
-			return v.Str, v.IsSet()
-		})
-		err := c.RunContext(ctx, args[1:]...)
-		if err == nil || errors.Is(err, context.Canceled) {
-			return nil
-		}
-		fmt.Fprintf(h.Stderr, "%s: %v\n", args[0], err)
-		return interp.NewExitStatus(1)
+		return next(ctx, args)
 	}
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -21,7 +23,36 @@ type editor struct {
 
 type stdio struct{}
 
-func (stdio) Read(p []byte) (int, error)  { return os.Stdin.Read(p) }
+// Read takes one byte: what is typed ahead of a command belongs to the command.
+func (stdio) Read(p []byte) (int, error) {
+	if len(p) > 1 {
+		p = p[:1]
+	}
+	n, err := os.Stdin.Read(p)
+	if n == 1 && p[0] == '\n' {
+		p[0] = '\r' // which is Enter to the line editor
+	}
+	return n, err
+}
+
+// makeRaw leaves Enter's translation on: a line that is typed before its
+// program has started must have an end when the program reads it.
+func makeRaw() (*term.State, error) {
+	old, err := term.MakeRaw(0)
+	if err != nil {
+		return nil, err
+	}
+	t, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if err == nil {
+		t.Iflag |= unix.ICRNL
+		err = unix.IoctlSetTermios(0, unix.TCSETS, t)
+	}
+	if err != nil {
+		return nil, errors.Join(err, term.Restore(0, old))
+	}
+	return old, nil
+}
+
 func (stdio) Write(p []byte) (int, error) { return os.Stdout.Write(p) }
 
 func newEditor() *editor {
@@ -65,7 +96,7 @@ func (e *editor) line() (string, error) {
 		os.Stdout.WriteString(e.prompt())
 		return readLine()
 	}
-	old, err := term.MakeRaw(0)
+	old, err := makeRaw()
 	if err != nil {
 		return "", err
 	}

@@ -71,10 +71,10 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "sh:", err)
 		return 2
 	}
-	var stdin io.Reader = os.Stdin
+	interactive := !o.hasCommand && o.script == "" && (o.interactive || term.IsTerminal(0))
 	params := append(append(o.set, "--"), o.params...)
-	r, err := interp.New(interp.StdIO(stdin, os.Stdout, os.Stderr), interp.Params(params...),
-		interp.ExecHandlers(inProcess))
+	r, err := interp.New(interp.StdIO(os.Stdin, os.Stdout, os.Stderr), interp.Params(params...),
+		interp.ExecHandlers(shortOptions, inProcess(interactive)))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "sh:", err)
 		return 2
@@ -90,10 +90,10 @@ func run(args []string) int {
 		}
 		defer f.Close()
 		err = runReader(r, f, o.script)
-	case o.interactive || term.IsTerminal(0):
+	case interactive:
 		err = interact(r)
 	default:
-		err = runStream(r, stdin)
+		err = runStream(r, os.Stdin)
 	}
 	return status(err)
 }
