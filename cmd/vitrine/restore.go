@@ -244,13 +244,16 @@ func (r *runner) newMachine(l *launch) (*vmm.Machine, error) {
 }
 
 func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) {
-	m, err := vmm.Restore(l.cfg, s.snapshot)
-	if err != nil {
-		return nil, err
-	}
 	a, ok := l.session.(*agentSession)
-	if !ok || !s.run.Agent {
-		return m, nil
+	settles := ok && s.run.Agent
+	if settles {
+		// The agent may say again that it listens; nobody is to speak to it
+		// before the guest has its settings.
+		l.cfg.OnMark = nil
+	}
+	m, err := vmm.Restore(l.cfg, s.snapshot)
+	if err != nil || !settles {
+		return m, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -295,10 +298,12 @@ func (l *launch) settle(ctx context.Context, a *agentSession, s *restoring) erro
 	}
 	for {
 		err := client.Configure(ctx, set)
-		if !errors.Is(err, agent.ErrLost) || ctx.Err() != nil {
+		var refused *agent.Error
+		if err == nil || errors.As(err, &refused) || ctx.Err() != nil {
 			return err
 		}
-		// The guest reset the connection: it has just learnt that all are gone.
+		// The guest learns in this moment that all its connections are gone,
+		// and its agent begins to listen again.
 		if !pause(ctx, time.Millisecond) {
 			return err
 		}

@@ -80,13 +80,13 @@ func (r *runner) warmMachine(l *launch) (*vmm.Machine, error) {
 		return vmm.New(l.cfg)
 	}
 	dir := filepath.Join(warmFolder(l.cfg.CacheDir), key)
+	mark := l.cfg.OnMark
 	if m, err := r.restoreWarm(l, dir); err == nil {
 		return m, nil
 	} else if _, missing := os.Stat(dir); missing == nil {
 		l.log.Info("the kept machine is of no use: this one boots", "folder", dir, "error", err)
 	}
 	var m *vmm.Machine
-	mark := l.cfg.OnMark
 	ready := sync.OnceFunc(func() {
 		go func() {
 			if _, err := l.save(context.Background(), m, &snapshotRequest{Dir: dir}); err != nil {
