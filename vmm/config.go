@@ -19,6 +19,13 @@ type Config struct {
 	CPUs   int    // 1…32; default 1
 	Accel  string // "auto" (default), "kvm" or "soft"
 
+	// Deterministic makes the same machine do the same again (the software CPU
+	// only): time advances with instructions, Console.In is read before the
+	// guest runs and reaches it when it is ready for it, and CPUs wait for
+	// devices. Devices must answer by themselves, without goroutines of their
+	// own beside those of their queues.
+	Deterministic bool
+
 	Kernel      string // path of a bzImage or ELF kernel
 	Initrd      string // path, or ""
 	CommandLine string
@@ -106,6 +113,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now
+		if c.Deterministic {
+			c.Clock = deterministicClock
+		}
 	}
 	if c.HugePages == "" {
 		c.HugePages = HugePagesOff

@@ -15,6 +15,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/pmem"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -43,6 +44,7 @@ type Machine struct {
 	debugger atomic.Pointer[Debugger]
 	guard    sync.Mutex // one pause, resume or look inside at a time
 	kept     keeping
+	input    []byte // with Deterministic: what the console has not received yet
 }
 
 // New assembles the machine that cfg describes, its kernel loaded, ready to run.
@@ -66,7 +68,7 @@ func New(cfg Config) (*Machine, error) {
 // assemble is the whole machine in the order in which its parts need each
 // other: accelerator, memory, chips, virtio devices, kernel, CPUs.
 func (m *Machine) assemble() (err error) {
-	if m.vm, err = openAccelerator(m.cfg.Accel, m.cfg.Log); err != nil {
+	if m.vm, err = openAccelerator(m.cfg.Accel, m.cfg.Log, softcpu.Options{Deterministic: m.cfg.Deterministic}); err != nil {
 		return err
 	}
 	m.times.mark(PhaseVMCreated)
@@ -198,6 +200,9 @@ func (m *Machine) loadKernel() error {
 // CauseStopped). A machine runs once.
 func (m *Machine) Run(ctx context.Context) error {
 	m.startIO()
+	if err := m.readInput(); err != nil {
+		return err
+	}
 	stop := context.AfterFunc(ctx, func() { m.Stop(context.Cause(ctx)) })
 	defer stop()
 

@@ -33,6 +33,9 @@ func (m *Machine) Observe(events int) *trace.Session {
 		names = append(names, s.Device().Spec().Name)
 	}
 	o.session = trace.NewSession(events, append(names, "machine")...)
+	if m.cfg.Deterministic {
+		o.session.UseClock(m.cfg.Clock(), m.guestTime)
+	}
 	o.session.Devices = m.tracedDevices()
 	source := func(i int) observer {
 		return observer{o.session, o.session.Sources[i].Ring, uint16(i)}

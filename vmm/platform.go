@@ -152,7 +152,7 @@ func (m *Machine) startIO() {
 	p := &m.platform
 	ctx, stop := context.WithCancelCause(context.Background())
 	p.stopFeed = stop
-	if in := m.cfg.Console.In; in != nil {
+	if in := m.cfg.Console.In; in != nil && !m.cfg.Deterministic {
 		p.feeding.Go(func() {
 			if err := p.uart.Feed(ctx, in); err != nil && ctx.Err() == nil {
 				m.cfg.Log.Warn("console input ended", "error", err)

@@ -17,6 +17,9 @@ type slot struct {
 	base uint64 // virtio-mmio: its registers; 0 with PCI
 	gsi  uint32 // virtio-mmio: its interrupt line
 	irq  func() error
+
+	bells   map[int]awaited // with Deterministic: of the queues
+	settled bool            // and whether they have been waited for
 }
 
 // addVirtio puts every device behind the machine's transport.
@@ -51,7 +54,7 @@ func (m *Machine) newSlot(i int, d virtio.Device) (*slot, error) {
 		IRQ:     irq,
 		Doorbell: func(queue int) (virtio.Doorbell, error) {
 			match := uint64(queue)
-			return m.doorbell(s.base+virtio.NotifyOffset, 4, &match)
+			return s.keepBell(queue)(m.doorbell(s.base+virtio.NotifyOffset, 4, &match))
 		},
 	})
 	if err != nil {
@@ -65,11 +68,12 @@ func (m *Machine) newSlot(i int, d virtio.Device) (*slot, error) {
 }
 
 func (m *Machine) newPCISlot(d virtio.Device, opts virtio.Options) (*slot, error) {
+	s := new(slot)
 	t, err := virtio.NewPCI(d, m.mem, virtio.PCIOptions{
 		Options: opts,
 		NewMSI:  func() (pci.MSI, error) { return m.vm.MSI() },
-		Doorbell: func(_ int, addr uint64) (virtio.Doorbell, error) {
-			return m.doorbell(addr, 2, nil)
+		Doorbell: func(queue int, addr uint64) (virtio.Doorbell, error) {
+			return s.keepBell(queue)(m.doorbell(addr, 2, nil))
 		},
 	})
 	if err != nil {
@@ -78,7 +82,8 @@ func (m *Machine) newPCISlot(d virtio.Device, opts virtio.Options) (*slot, error
 	if _, err := m.platform.pci.Add(t.Function()); err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
-	return &slot{Transport: t}, nil
+	s.Transport = t
+	return s, nil
 }
 
 // doorbell is the accelerator's doorbell at a guest physical address, or nil

@@ -132,8 +132,14 @@ func (c *vcpu) dispatch(x *x86.Exit) *StopError {
 	switch x.Reason {
 	case x86.ExitIO:
 		c.portIO(x)
+		if c.m.input != nil {
+			c.m.feedInput(x.Port)
+		}
 	case x86.ExitMMIO:
 		c.mmio(x)
+		if c.m.cfg.Deterministic && x.Write {
+			c.m.settle()
+		}
 	default:
 		return c.rare(x)
 	}

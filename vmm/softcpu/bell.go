@@ -28,7 +28,7 @@ type bell struct {
 
 // bellPatience is how long a deterministic CPU waits for a device. One that
 // takes longer waits for something from outside the machine.
-const bellPatience = 50 * time.Millisecond
+const bellPatience = 5 * time.Second
 
 // Doorbell returns a doorbell that the guest rings by writing to addr: width
 // bytes (0: any) whose value is match, where match is not nil.
@@ -80,29 +80,42 @@ func (b *bell) Ring() {
 
 // guestRing is a ring by the guest.
 func (b *bell) guestRing() {
-	if !b.det {
+	if !b.det || !b.settled() {
 		b.Ring()
 		return
 	}
 	b.mu.Lock()
-	wait := b.waiting && !b.free
 	select {
 	case <-b.back:
 	default:
 	}
+	b.waiting = false
 	b.Ring()
 	b.mu.Unlock()
-	if !wait {
-		return
-	}
+	b.AwaitReady()
+}
+
+// AwaitReady waits until the device waits for a ring.
+func (b *bell) AwaitReady() { b.settled() }
+
+// settled is AwaitReady, and says whether the device does wait.
+func (b *bell) settled() bool {
 	late := time.NewTimer(bellPatience)
 	defer late.Stop()
-	select {
-	case <-b.back:
-	case <-late.C:
+	for {
 		b.mu.Lock()
-		b.free = true
+		waiting, free := b.waiting, b.free
 		b.mu.Unlock()
+		if waiting || free {
+			return waiting
+		}
+		select {
+		case <-b.back:
+		case <-late.C:
+			b.mu.Lock()
+			b.free = true
+			b.mu.Unlock()
+		}
 	}
 }
 

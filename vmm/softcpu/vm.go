@@ -117,6 +117,11 @@ func (vm *VM) MapMemory(g *memory.Guest) error {
 	return nil
 }
 
+// Now is the machine's time in nanoseconds. With deterministic time it may be
+// asked for where no CPU executes: in what Run calls, after an exit, and by a
+// device that a CPU waits for.
+func (vm *VM) Now() uint64 { return vm.now() }
+
 // SupportedCPUID is the table of the CPU model.
 func (vm *VM) SupportedCPUID() ([]x86.CPUIDEntry, error) { return cpuidModel(), nil }
 

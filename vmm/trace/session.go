@@ -20,6 +20,11 @@ type Session struct {
 	Sources []Source
 	Devices []Device // what accesses reach; an event's Device is an index
 
+	// clock, if not nil, is the time in place of the host's, and last what it
+	// said last.
+	clock func() time.Duration
+	last  atomic.Int64
+
 	snap atomic.Uint32
 	ids  atomic.Uint64
 }
@@ -64,7 +69,27 @@ func NewSession(n int, names ...string) *Session {
 }
 
 // Now is the time of an event that happens now.
-func (s *Session) Now() time.Duration { return time.Since(s.Began) }
+func (s *Session) Now() time.Duration {
+	if s.clock == nil {
+		return time.Since(s.Began)
+	}
+	now := s.clock()
+	s.last.Store(int64(now))
+	return now
+}
+
+// UseClock has the session take its times from now, a clock that stands while
+// an event is on its way into its ring, and begin at began. It is called before
+// there are events.
+func (s *Session) UseClock(began time.Time, now func() time.Duration) { s.Began, s.clock = began, now }
+
+// settled is the time of the newest events that are in their rings for sure.
+func (s *Session) settled() time.Duration {
+	if s.clock == nil {
+		return s.Now() - settle
+	}
+	return time.Duration(s.last.Load()) - 1
+}
 
 // Merger reads the events of all sources in the order of their times.
 type Merger struct {
@@ -99,7 +124,7 @@ const settle = 2 * time.Millisecond
 // Read appends to events what happened up to a moment ago, in order, at most
 // limit of them.
 func (m *Merger) Read(events []Event, limit int) []Event {
-	return m.read(events, limit, m.session.Now()-settle)
+	return m.read(events, limit, m.session.settled())
 }
 
 // Drain is Read without waiting for anything to settle: for a machine that
