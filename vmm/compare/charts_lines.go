@@ -15,7 +15,7 @@ func cpuChart(r *Result, w *words) (*figure, error) {
 	if len(engines) == 0 {
 		return nil, nil
 	}
-	from, to, most := -1.0, 0.0, 1.0
+	from, to, most := -0.5, 0.0, 1.0
 	for _, e := range engines {
 		to = max(to, e.CPU[len(e.CPU)-1].At/1e9)
 		for _, p := range e.CPU {

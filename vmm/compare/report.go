@@ -151,6 +151,6 @@ func inline(svg []byte, name string) template.HTML {
 		s = fmt.Sprintf(`<svg viewBox="%s" role="img" aria-label="%s">`, box, template.HTMLEscapeString(name)) + rest
 	}
 	s = strings.NewReplacer("#1B1B1F", "var(--ink)", "#D6D6DB", "var(--grid)",
-		"font-family:Liberation Sans", "font-family:var(--font)").Replace(s)
+		"font-family:Liberation Sans", "font-family:var(--chart)").Replace(s)
 	return template.HTML(s)
 }

@@ -17,6 +17,9 @@ type Summary struct {
 	Noisy     bool // the middle half spreads over more than a quarter of the median
 }
 
+// minForOutliers is the size from which a sample has quartiles worth the name.
+const minForOutliers = 8
+
 // resamples is enough for the interval's ends to be steady to a few per cent.
 const resamples = 2000
 
@@ -30,7 +33,7 @@ func Summarize(x []float64) Summary {
 	sum := Summary{N: len(s), Median: quantile(s, 0.5), Min: s[0], Max: s[len(s)-1]}
 	q1, q3 := quantile(s, 0.25), quantile(s, 0.75)
 	for _, v := range s {
-		if v < q1-1.5*(q3-q1) || v > q3+1.5*(q3-q1) {
+		if len(s) >= minForOutliers && (v < q1-1.5*(q3-q1) || v > q3+1.5*(q3-q1)) {
 			sum.Outliers++
 		}
 	}

@@ -85,6 +85,9 @@ func bare(ns, like float64) string {
 }
 
 func bytesText(n uint64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
 	if n < 10<<20 {
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
 	}

@@ -1,6 +1,6 @@
 #!/bin/sh
 # build.sh OUT: compile probe.c. The committed probe was made by the compiler
-# that PROVENANCE names; the same one gives the same bytes.
+# that COMPILER names; the same one gives the same bytes.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
