@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -52,7 +51,6 @@ type restoring struct {
 	dir      string // for what the machine writes to its disks
 	hostname string
 	fork     bool // one of several from the same
-	once     sync.Once
 }
 
 func restoreAction(c *cli.Context) error {
