@@ -7,7 +7,7 @@ FUZZTIME     ?= 5s
 LDFLAGS      := -s -w
 export CGO_ENABLED = 0
 
-.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images clean help
+.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs clean help
 
 all: $(BIN) ## build bin/vitrine
 
@@ -50,6 +50,9 @@ verify-images: ## prove that the committed images are what the recipe makes
 
 clean: ## remove what was built
 	rm -rf bin
+
+labs: ## assemble the programs of docs/labs
+	@docs/labs/build.sh
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t16

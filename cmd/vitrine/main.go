@@ -145,6 +145,8 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 			downCommand(),
 			configCommand(),
 			completionCommand(),
+			compareCommand(),
+			labCommand(),
 			doctorCommand(),
 		},
 	}

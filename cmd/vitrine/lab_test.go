@@ -1,0 +1,52 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func labRun(t *testing.T, args ...string) (status int, out, errOut string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	status = run(t.Context(), append([]string{"vitrine", "lab"}, args...), strings.NewReader(""), &o, &e)
+	return status, o.String(), e.String()
+}
+
+func TestLabCommands(t *testing.T) {
+	status, solution, _ := labRun(t, "solution", "1")
+	if status != 0 || !strings.Contains(solution, "jae") {
+		t.Fatalf("solution: %d %q", status, solution)
+	}
+	garbage := filepath.Join(t.TempDir(), "my.bin")
+	if err := os.WriteFile(garbage, []byte{0xeb, 0xfe}, 0o600); err != nil { // jmp $
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   string
+		status int
+		want   string
+	}{
+		{"ls", 0, "a VM in twelve bytes"},
+		{"show 1", 0, "# Lab 1"},
+		{"show --lang ko 1", 0, "# 실습 1"},
+		{"show --hint 2 1", 0, "2/3"},
+		{"show --hint 4 1", statusUsage, "hints 1 to 3"},
+		{"show --lang xx 1", statusUsage, "want en or ko"},
+		{"show --exercise 3", 0, "The tables for that are missing"},
+		{"run --accel soft 1", 0, "4\n"},
+		{"run --accel soft --limit 100ms 1 " + garbage, statusCrash, "has not halted; it is here"},
+		{"run --limit 0s 1", statusUsage, "must be positive"},
+		{"run --accel soft 1 /nonexistent/my.s", statusFailure, "no such file"},
+		{"check --accel soft 1", statusFailure, "not yet: COM1 must send"},
+		{"show 77", statusUsage, "no lab \"77\""},
+		{"show", statusUsage, "no lab"},
+	} {
+		status, out, errOut := labRun(t, strings.Fields(c.args)...)
+		if status != c.status || !strings.Contains(out+errOut, c.want) {
+			t.Errorf("lab %s: status %d, want %d and %q:\n%s%s", c.args, status, c.status, c.want, out, errOut)
+		}
+	}
+}
