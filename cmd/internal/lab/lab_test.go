@@ -24,7 +24,7 @@ var wrong = map[string]string{
 	"02-run-loop/wrong-guess.bin":       "it was read 0 times",
 	"02-run-loop/wrong-count.bin":       `sent "VVVVVV"`,
 	"03-long-mode/exercise.bin":         "0x40000000",
-	"03-long-mode/wrong-pae.bin":        "they are 0, ",
+	"03-long-mode/wrong-pae.bin":        "triple fault",
 	"03-long-mode/wrong-present.bin":    "0x40000000",
 	"03-long-mode/wrong-page.bin":       "must be physical 0x200000",
 	"03-long-mode/wrong-l-bit.bin":      "compatibility mode (32-bit)",

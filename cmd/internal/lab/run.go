@@ -134,12 +134,14 @@ func (r *Result) begin(c vmm.VCPU) error {
 	if err != nil {
 		return err
 	}
-	real := x86.Segment{Limit: 0xffff, Type: 3, Present: 1, S: 1} // SDM vol. 3, table 10-1
+	real := x86.Segment{Limit: 0xffff, Type: 3, Present: 1, S: 1} // SDM vol. 3, "Processor State After Reset"
 	s.DS, s.ES, s.SS, s.FS, s.GS = real, real, real, real, real
 	s.CS = real
 	s.CS.Type = 11
 	s.CR0, s.CR3, s.CR4, s.EFER = x86.CR0ET, 0, 0, 0
-	s.GDT, s.IDT = x86.DTable{Limit: 0xffff}, x86.DTable{Limit: 0x3ff}
+	// Without vectors any exception ends in a triple fault, and is explained,
+	// where it would otherwise jump into memory that is zero.
+	s.GDT, s.IDT = x86.DTable{}, x86.DTable{}
 	if err := c.SetSregs(&s); err != nil {
 		return err
 	}
