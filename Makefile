@@ -32,8 +32,9 @@ check: ## formatting, vet, staticcheck, tidy
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
 
-fuzz: ## each fuzz target for longer
+fuzz: ## each fuzz target for longer, and 10 million instructions compared with the processor
 	@FUZZTIME=60s ./.ci/fuzz
+	@./.ci/diff
 
 bench: $(BIN) ## measure
 	$(GO) test -run '^$$' -bench . -benchmem ./...

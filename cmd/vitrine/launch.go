@@ -76,7 +76,7 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 	if l.cfg.CacheDir, err = cacheDir(); err != nil {
 		return err
 	}
-	if err := l.openDisks(o.disks, o.cpus); err != nil {
+	if err := l.openDisks(o.disks, o.cpus, o.deterministic); err != nil {
 		return err
 	}
 	if err := l.openNets(o.nets, o.publish, o.cpus); err != nil {
@@ -91,7 +91,11 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 	if err := l.openKernel(o); err != nil {
 		return err
 	}
-	l.cfg.Devices = append(l.devices, rng.New("rng", nil))
+	var random io.Reader
+	if o.deterministic {
+		l.cfg.Deterministic, random = true, fixedRandom()
+	}
+	l.cfg.Devices = append(l.devices, rng.New("rng", random))
 	return nil
 }
 
@@ -112,6 +116,8 @@ func (l *launch) openSession(o *runOptions, r *runner) error {
 
 func (l *launch) openConsole(o *runOptions, r *runner) error {
 	switch {
+	case o.deterministic && o.hasAgent():
+		return l.openRecorded(o, r)
 	case o.consoleOnStdio():
 		s := newConsoleSession(o, r)
 		l.onClose(s.in.Close)

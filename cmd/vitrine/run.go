@@ -168,6 +168,9 @@ func (r *runner) attend(m *vmm.Machine, l *launch, ended <-chan error) error {
 	case err := <-ended:
 		cancel(errGuestEnded)
 		<-done
+		if s, ok := l.session.(*recordedSession); ok && err == nil {
+			return s.result()
+		}
 		return ending(err)
 	case said = <-done:
 	case <-r.sig.first.Done():

@@ -89,9 +89,12 @@ func diskName(i int) string {
 
 // openDisks opens the disks and makes their devices. What it opened is closed
 // by close, also after an error.
-func (l *launch) openDisks(disks []disk.Options, cpus int) error {
+func (l *launch) openDisks(disks []disk.Options, cpus int, deterministic bool) error {
 	for i, o := range disks {
 		name := diskName(i)
+		if deterministic {
+			o.Engine = disk.EngineInline
+		}
 		b, err := disk.Open(o)
 		if err != nil {
 			return diskError(o, err)

@@ -45,6 +45,8 @@ type runOptions struct {
 	onReboot string
 	command  []string
 
+	deterministic bool
+
 	manageOptions
 	debugOptions
 	snapshotOptions
@@ -59,6 +61,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "memory", Aliases: []string{"m"}, Usage: "`SIZE` of the RAM, such as 512M or 2G", Value: "256M"},
 		&cli.IntFlag{Name: "cpus", Aliases: []string{"c"}, Usage: fmt.Sprintf("`N` CPUs, 1 to %d", vmm.MaxCPUs), Value: 1},
 		&cli.StringFlag{Name: "accel", Usage: "`WHAT` executes the guest: auto, kvm or soft", Value: "auto"},
+		&cli.BoolFlag{Name: "deterministic", Usage: "the same run again does the same: the software CPU, no network, input read beforehand"},
 		&cli.StringFlag{Name: "transport", Usage: "`HOW` devices are found: auto, mmio or pci", Value: "auto"},
 		&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
 		&cli.StringSliceFlag{Name: "disk", Usage: "`FILE` [,ro][,direct][,id=NAME][,format=raw|qcow2][,iops=N][,bps=SIZE]; once for each disk"},
@@ -87,7 +90,7 @@ func parseRunOptions(c *cli.Context) (*runOptions, error) {
 		onReboot:  c.String("on-reboot"),
 		command:   guestCommand(c),
 	}
-	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices, o.parseManaged, o.parseDebug, o.parseSnapshot}
+	steps := []func(*cli.Context) error{o.parseNames, o.parseSizes, o.parseBoot, o.parseDevices, o.parseManaged, o.parseDebug, o.parseSnapshot, o.parseDeterministic}
 	for _, step := range steps {
 		if err := step(c); err != nil {
 			return nil, err
@@ -200,7 +203,7 @@ func (o *runOptions) hasAgent() bool { return o.embedded != "" && o.root == "" &
 // consoleOnStdio says whether the serial port is on standard input and output:
 // where nothing else is said, of every guest without an agent.
 func (o *runOptions) consoleOnStdio() bool {
-	return o.console == "stdio" || o.console == "" && !o.hasAgent() && !o.detach
+	return o.console == "stdio" || o.deterministic && o.hasAgent() || o.console == "" && !o.hasAgent() && !o.detach
 }
 
 // check refuses flags that contradict each other, and files that are not there.
