@@ -19,7 +19,6 @@ type words struct {
 	hostPart, guestPart         string
 	instances, seconds, cpus    string
 	millis, mib                 string
-	noMachines                  string
 	degrades, steady            string // degrades: engine, instances, what
 	degradeWhat                 map[string]string
 	charts                      map[string][2]string // heading; below the chart
