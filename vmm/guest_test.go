@@ -74,14 +74,6 @@ var buildProbe = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// needKVM skips a test that is about KVM where there is none.
-func needKVM(t testing.TB) {
-	t.Helper()
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
-	}
-}
-
 // guest is the embedded guest, running.
 type guest struct {
 	t       testing.TB

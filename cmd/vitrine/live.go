@@ -146,9 +146,14 @@ func (v *live) hide() {
 		v.server.SetExtra(control.Extra{})
 	}
 	v.end()
-	v.looks.Lock() // waits for those who look
-	v.looks.Unlock()
+	v.awaitLooks()
 	v.views.Wait()
+}
+
+// awaitLooks returns when those who look have finished.
+func (v *live) awaitLooks() {
+	v.looks.Lock()
+	defer v.looks.Unlock()
 }
 
 // finish writes down how the machine ended and leaves the run directory.
