@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/u-root/u-root/pkg/core"
 	"github.com/u-root/u-root/pkg/core/cat"
@@ -65,13 +66,23 @@ func call(ctx context.Context, c core.Command, args []string) error {
 	return interp.NewExitStatus(1)
 }
 
-var number = regexp.MustCompile(`^-[0-9]+$`)
+var (
+	number  = regexp.MustCompile(`^-[0-9]+$`)
+	letters = regexp.MustCompile(`^-[a-zA-Z]*E[a-zA-Z]*$`)
+)
 
-// shortOptions makes head -3 and tail -3 what u-root's programs understand.
+// shortOptions makes head -3, tail -3 and grep -E what u-root's programs
+// understand; its grep takes extended expressions anyway.
 func shortOptions(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
 		if (args[0] == "head" || args[0] == "tail") && len(args) > 1 && number.MatchString(args[1]) {
 			args = append([]string{args[0], "-n", args[1][1:]}, args[2:]...)
+		}
+		if args[0] == "grep" && len(args) > 1 && letters.MatchString(args[1]) {
+			args = slices.Clone(args)
+			if args[1] = strings.ReplaceAll(args[1], "E", ""); args[1] == "-" {
+				args = slices.Delete(args, 1, 2)
+			}
 		}
 		return next(ctx, args)
 	}

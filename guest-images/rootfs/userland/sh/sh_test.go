@@ -33,6 +33,7 @@ func TestScripts(t *testing.T) {
 		{nil, "read x\nthe line\necho got $x\nexit 4\necho no\n", "got the line\n", 4},
 		{nil, "for i in 1 2\ndo echo $i\ndone\n", "1\n2\n", 0},
 		{[]string{"-c", "seq 9 | head -3; seq 9 | tail -1"}, "", "1\n2\n3\n9\n", 0},
+		{[]string{"-c", "printf 'aa\nbb\n' | grep -vE a"}, "", "bb\n", 0},
 		{[]string{"-c", "d=$(mktemp -d) && touch $d/f && ls $d && rm -r $d; [ -e $d ]"}, "", "f\n", 1},
 		{[]string{"-c", "cat; echo x | cat -"}, "in", "inx\n", 0},
 	} {
