@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -128,12 +129,26 @@ func (v *live) show(m *vmm.Machine, l *launch) error {
 	}
 	v.note(control.StateRunning)
 	v.log.Info("the machine runs", "cpus", v.opt.cpus, "memory", formatSize(v.opt.memory), "accelerator", v.opt.accel)
-	go func() {
-		if err := v.dir.Sweep(); err != nil {
-			v.log.Warn("remove what other machines have left", "error", err)
-		}
-	}()
+	go v.settle()
 	return nil
+}
+
+// settled is when a machine has started, and what that took can be given back.
+const settled = 3 * time.Second
+
+// settle does what can wait until the machine runs: it removes what others have
+// left, and gives the host the memory back that loading a kernel and assembling
+// the machine took. Go's collector would do that only when the heap grows, and
+// that of an idle machine does not.
+func (v *live) settle() {
+	if err := v.dir.Sweep(); err != nil {
+		v.log.Warn("remove what other machines have left", "error", err)
+	}
+	select {
+	case <-time.After(settled):
+		debug.FreeOSMemory()
+	case <-v.done:
+	}
 }
 
 // hide ends what show began: when it returns nobody looks into the machine any
