@@ -162,6 +162,9 @@ func (g *group) send(frame []byte, dst tcpip.LinkAddress, toAll bool) {
 	defer g.mu.Unlock()
 	g.stamp(frame)
 	if number, ok := g.macs[dst]; ok && !toAll {
+		if g.peers[number] == nil { // it came after us, and spoke first
+			g.refresh()
+		}
 		g.write(number, frame)
 		return
 	}

@@ -90,3 +90,19 @@ func TestGroupDropsMalformedFrames(t *testing.T) {
 		t.Error("a good frame did not reach the guest")
 	}
 }
+
+// The one who was there answers to the newcomer alone, without having sent to
+// all since it came.
+func TestANewcomerMaySpeakFirst(t *testing.T) {
+	cfg := Config{Group: groupFolder(t)}
+	first, newcomer := newTestNetwork(t, cfg, nil), newTestNetwork(t, cfg, nil)
+	g1, g2 := newTestGuest(t, first, 0), newTestGuest(t, newcomer, 0)
+	serveEcho(t, g1.listen(8))
+	c, err := g2.dial(first.GuestIP(), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := echo(t, c, []byte("hello")); string(got) != "hello" {
+		t.Errorf("%q came back", got)
+	}
+}
