@@ -100,7 +100,9 @@ build_rootfs() {
 		GOTOOLCHAIN=$(sed -n 's/^toolchain //p' go.mod)
 		export GOTOOLCHAIN
 		# shellcheck disable=SC2046 # words are meant
-		go tool makebb -o "$work/bb" $(./commands.sh) ./sh 2>"$work/bb.log" || { cat "$work/bb.log" >&2; exit 1; }
+		go tool makebb -go-extra-args='-ldflags=-s -w -buildid= -R 0x200000' -o "$work/bb" \
+			$(./commands.sh) ./sh 2>"$work/bb.log" || { cat "$work/bb.log" >&2; exit 1; }
+		go run ./align "$work/bb"
 	)
 	"$here/rootfs/root.sh" "$work/init" "$work/bb" "$work/rootfs.erofs"
 	pack "$work/rootfs.erofs" rootfs
