@@ -198,11 +198,6 @@ func (m *Machine) deviceStates() (map[string]json.RawMessage, error) {
 func (m *Machine) Standing(ctx context.Context, f func() error) error {
 	m.guard.Lock()
 	defer m.guard.Unlock()
-	// CPUs that Run has not made yet would be waited for with guard held, and
-	// Run wants it too.
-	if err := m.awaitCPUs(ctx); err != nil && !errors.Is(err, errStopped) {
-		return err
-	}
 	switch m.gate.state() {
 	case gatePause:
 		return f()
