@@ -198,6 +198,22 @@ func (m *Machine) deviceStates() (map[string]json.RawMessage, error) {
 func (m *Machine) Standing(ctx context.Context, f func() error) error {
 	m.guard.Lock()
 	defer m.guard.Unlock()
+	return m.standing(ctx, f)
+}
+
+// standingCPUs is Standing for a look at the CPUs, which Run makes: it waits
+// for them. Waiting for one with guard held would keep Run from making it.
+func (m *Machine) standingCPUs(ctx context.Context, f func() error) error {
+	m.guard.Lock()
+	defer m.guard.Unlock()
+	if err := m.awaitCPUs(ctx); err != nil {
+		return err
+	}
+	return m.standing(ctx, f)
+}
+
+// standing is Standing with guard held.
+func (m *Machine) standing(ctx context.Context, f func() error) error {
 	switch m.gate.state() {
 	case gatePause:
 		return f()

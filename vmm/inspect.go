@@ -49,7 +49,7 @@ func (m *Machine) Inspect(ctx context.Context, what string, q InspectQuery) (v V
 	case m.gate.state() == gateStop:
 		return v, errStopped
 	}
-	err = m.Standing(ctx, func() error {
+	err = m.standingCPUs(ctx, func() error {
 		v, err = f(m, &q)
 		return err
 	})

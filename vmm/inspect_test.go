@@ -78,3 +78,29 @@ func TestInspectRefuses(t *testing.T) {
 		t.Error("a machine that has stopped was inspected")
 	}
 }
+
+// A look that comes before Run waits for the CPUs and does not keep Run from
+// making them.
+func TestInspectBeforeTheStart(t *testing.T) {
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0xeb, 0xfe}), Accel: "soft"})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer stop()
+	if _, err := m.Inspect(short, "cpu", vmm.InspectQuery{}); err == nil {
+		t.Fatal("looked at a CPU that does not exist")
+	}
+	looked := make(chan error, 1)
+	go func() {
+		_, err := m.Inspect(ctx, "cpu", vmm.InspectQuery{})
+		looked <- err
+	}()
+	time.Sleep(5 * time.Millisecond) // it waits by now
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	if err := <-looked; err != nil {
+		t.Fatal(err)
+	}
+	m.Stop(nil)
+	wantCause(t, <-ended, vmm.CauseStopped)
+}

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 )
@@ -26,12 +25,6 @@ func FuzzInspectRequests(f *testing.F) {
 		<-ended
 		_ = m.Close()
 	})
-	for {
-		if _, ok := m.Timings().At(vmm.PhaseFirstRun); ok {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
 	views := inspectExtra(m).Inspect
 	names := vmm.Inspections()
 	for i := range names {

@@ -101,9 +101,6 @@ func (l *launch) openDisks(disks []disk.Options, cpus int, deterministic bool) e
 		}
 		l.onClose(b.Close)
 		l.backends = append(l.backends, b)
-		if o.IOPS != 0 || o.BPS != 0 {
-			b = disk.Limit(b, o.IOPS, o.BPS)
-		}
 		d, err := blk.New(b, blk.Options{Name: name, Queues: cpus})
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", o.Path, err)
