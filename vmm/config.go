@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/boot"
+	"github.com/vitrine-vmm/vitrine/devices/bus"
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 )
@@ -42,6 +43,7 @@ type Config struct {
 	Transport Transport
 	ACPI      bool // describe the machine by ACPI tables too
 	Devices   []virtio.Device
+	MMIO      []MMIODevice // devices of other kinds
 
 	// Generation is the VM generation identifier that ACPI guests see.
 	Generation [16]byte
@@ -60,6 +62,14 @@ type PersistentFile interface {
 	Size() uint64 // a multiple of 2 MiB
 	AddTo(g *memory.Guest, base memory.Addr) error
 	Flush() error
+}
+
+// MMIODevice is a device of another kind than virtio's, at guest physical
+// addresses where nothing else is: package vmm's layout says what is taken. A
+// machine that has one cannot be saved.
+type MMIODevice struct {
+	bus.Range
+	bus.Device
 }
 
 // HugePages is what pages of the host's are guest memory.

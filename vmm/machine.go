@@ -94,6 +94,11 @@ func (m *Machine) build() (err error) {
 	if err := m.addVirtio(); err != nil {
 		return err
 	}
+	for _, d := range m.cfg.MMIO {
+		if err := m.mmio.Map(d.Range, d.Device); err != nil {
+			return err
+		}
+	}
 	if m.kept.from != nil {
 		return m.buildSaved()
 	}

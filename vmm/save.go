@@ -121,6 +121,9 @@ func (m *Machine) Save(ctx context.Context, dir string, o SaveOptions) (Saved, e
 	k := &m.kept
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if len(m.cfg.MMIO) > 0 {
+		return Saved{}, fmt.Errorf("save: %s keeps state that cannot be read", m.cfg.MMIO[0].Name)
+	}
 	begun := time.Now()
 	s := &saving{m: m, opt: o, state: new(snapshot.State)}
 	vm, ok := m.vm.(statefulVM)

@@ -118,7 +118,7 @@ func runLab(c *cli.Context, l lab.Lab) error {
 		return exitStatus(statusCrash)
 	}
 	fmt.Fprintf(c.App.ErrWriter, "halted at rip %#x after %d exits to devices: rax %#x rbx %#x rcx %#x rdx %#x\n",
-		r.Regs.RIP, len(r.Events), r.Regs.RAX, r.Regs.RBX, r.Regs.RCX, r.Regs.RDX)
+		r.Regs.RIP, r.Exits(), r.Regs.RAX, r.Regs.RBX, r.Regs.RCX, r.Regs.RDX)
 	return nil
 }
 

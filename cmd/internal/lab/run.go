@@ -5,32 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/clinic"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
-
-// Where a program is loaded and begins, in real mode, in memory that is zero.
-const (
-	loadAddr   = 0x8000
-	maxProgram = 0x8000
-	guestSize  = vmm.MinMemory
-	keepEvents = 4096
-)
-
-// Start is what a program begins with.
-type Start struct {
-	AX, BX uint64
-	Input  string // what COM1 receives
-}
 
 // Options say how programs run.
 type Options struct {
@@ -40,15 +25,45 @@ type Options struct {
 
 // Result is how a program ended.
 type Result struct {
-	Start  Start
-	Halted bool // HLT with interrupts off: the end that every lab's program has
-	Why    string
-	Output string
-	Regs   x86.Regs
-	Sregs  x86.Sregs
-	Mem    *memory.Guest // until Close
-	Events []trace.Event // exits to devices, the last few thousand
-	m      *vmm.Machine
+	Start   Start
+	Halted  bool // all CPUs that were started are in HLT with interrupts off, the end that a lab's program has, or it said Start.Until
+	Why     string
+	Output  string
+	CPU                   // the boot processor
+	Others  []CPU         // the other CPUs
+	Mem     *memory.Guest // until Close
+	Events  []trace.Event // what it did, the first tens of thousands
+	Devices []virtio.Info
+	m       *vmm.Machine
+	out     *output
+	events  *trace.Merger
+}
+
+// CPU is how a CPU was left.
+type CPU struct {
+	Regs  x86.Regs
+	Sregs x86.Sregs
+	State x86.MPState
+}
+
+// started says whether the CPU has run at all.
+func (c *CPU) started() bool {
+	return c.State != x86.MPUninitialized && c.State != x86.MPInitReceived
+}
+
+// done says whether nothing wakes the CPU any more but another one.
+func (c *CPU) done() bool {
+	return !c.started() || c.State == x86.MPHalted && c.Regs.RFLAGS&x86.FlagIF == 0
+}
+
+// Exits is how often the program left for a device.
+func (r *Result) Exits() (n int) {
+	for i := range r.Events {
+		if k := r.Events[i].Kind; k == trace.KindIO || k == trace.KindMMIO {
+			n++
+		}
+	}
+	return n
 }
 
 // Close releases the machine.
@@ -81,86 +96,49 @@ func Run(ctx context.Context, program []byte, s Start, o Options) (r *Result, er
 	if err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	r = &Result{Start: s, Mem: m.Memory(), m: m}
+	r = &Result{Start: s, Mem: m.Memory(), Others: make([]CPU, max(s.CPUs, 1)-1), m: m, out: out}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	events := m.Observe(keepEvents).NewMerger()
+	r.events = m.Observe(keepEvents).NewMerger()
 	defer m.Unobserve()
-	if err := m.Pause(ctx); err != nil { // parks the CPU before its first instruction
+	if err := m.Pause(ctx); err != nil { // parks the CPUs before their first instruction
 		return nil, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	if err := r.follow(ctx, ended, o.Limit); err != nil {
+	if err := r.follow(ctx, ended, max(o.Limit, s.Limit)); err != nil {
 		return nil, err
 	}
 	r.Output = out.String()
-	r.Events = events.Drain(nil, keepEvents)
+	r.drain()
+	r.Devices = m.VirtioDevices()
 	return r, nil
 }
 
-// newMachine makes a machine with the program in its memory and nothing else.
-// The kernel that vmm.New wants is a HLT that never runs.
-func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, error) {
-	dir, err := os.MkdirTemp("", "vitrine-lab")
-	if err != nil {
-		return nil, err
+// drain takes what has happened since.
+func (r *Result) drain() {
+	if len(r.Events) < maxEvents {
+		r.Events = r.events.Drain(r.Events, maxEvents-len(r.Events))
 	}
-	defer os.RemoveAll(dir)
-	kernel := filepath.Join(dir, "halt.elf")
-	if err := os.WriteFile(kernel, haltKernel(), 0o600); err != nil {
-		return nil, err
-	}
-	m, err := vmm.New(vmm.Config{Name: "lab", Memory: guestSize, Accel: o.Accel, Kernel: kernel,
-		Console: vmm.Serial{In: strings.NewReader(s.Input), Out: out}})
-	if err != nil {
-		return nil, err
-	}
-	ram, err := m.Memory().WritableBytes(0, guestSize)
-	if err != nil {
-		return nil, errors.Join(err, m.Close())
-	}
-	clear(ram)
-	copy(ram[loadAddr:], program)
-	return m, nil
-}
-
-// begin brings the CPU into real mode at the program.
-func (r *Result) begin(c vmm.VCPU) error {
-	s, err := c.Sregs()
-	if err != nil {
-		return err
-	}
-	real := x86.Segment{Limit: 0xffff, Type: 3, Present: 1, S: 1} // SDM vol. 3, "Processor State After Reset"
-	s.DS, s.ES, s.SS, s.FS, s.GS = real, real, real, real, real
-	s.CS = real
-	s.CS.Type = 11
-	s.CR0, s.CR3, s.CR4, s.EFER = x86.CR0ET, 0, 0, 0
-	// Without vectors any exception ends in a triple fault, and is explained,
-	// where it would otherwise jump into memory that is zero.
-	s.GDT, s.IDT = x86.DTable{}, x86.DTable{}
-	if err := c.SetSregs(&s); err != nil {
-		return err
-	}
-	return c.SetRegs(&x86.Regs{RAX: r.Start.AX, RBX: r.Start.BX, RIP: loadAddr, RSP: 0x7000, RFLAGS: x86.Flag1})
 }
 
 // follow lets the machine run and looks at it now and then until it has ended.
 func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Duration) error {
-	step := func() error { return r.m.OnCPU(0, r.begin) }
+	fail := func(err error) error {
+		r.m.Stop(err)
+		<-ended
+		return err
+	}
+	if err := r.m.OnCPU(0, r.begin); err != nil {
+		return fail(err)
+	}
 	deadline := time.Now().Add(limit)
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		err := step()
-		if err == nil {
-			err = r.m.Resume()
-		}
-		if err != nil {
-			r.m.Stop(err)
-			<-ended
-			return err
+		if err := r.m.Resume(); err != nil {
+			return fail(err)
 		}
 		select {
 		case err := <-ended:
@@ -171,41 +149,61 @@ func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Dura
 			return r.crashed(<-ended)
 		}
 		over := time.Now().After(deadline)
-		halted := false
-		step = func() error {
-			return r.m.OnCPU(0, func(c vmm.VCPU) (err error) { halted, err = r.look(c); return err })
+		if err := r.look(); err != nil {
+			return fail(err)
 		}
-		if err := step(); err != nil {
-			r.m.Stop(err)
-			<-ended
-			return err
-		}
-		r.Halted = halted && r.Regs.RFLAGS&x86.FlagIF == 0
+		r.drain()
+		r.Halted = r.ready()
 		if r.Halted || over {
 			r.m.Stop(nil)
 			<-ended
-			if over && !r.Halted {
-				r.Why = r.overdue(halted, limit)
+			if !r.Halted {
+				r.Why = r.overdue(limit)
 			}
 			return nil
 		}
 	}
 }
 
-// look reads the CPU and says whether it is in HLT.
-func (r *Result) look(c vmm.VCPU) (halted bool, err error) {
-	if r.Regs, err = c.Regs(); err != nil {
-		return false, err
+// look reads all CPUs.
+func (r *Result) look() error {
+	cpus := []*CPU{&r.CPU}
+	for i := range r.Others {
+		cpus = append(cpus, &r.Others[i])
 	}
-	if r.Sregs, err = c.Sregs(); err != nil {
-		return false, err
+	for id, cpu := range cpus {
+		if err := r.m.OnCPU(id, cpu.read); err != nil {
+			return err
+		}
 	}
-	p, ok := c.(interface{ MPState() (x86.MPState, error) })
+	return nil
+}
+
+func (c *CPU) read(v vmm.VCPU) (err error) {
+	if c.Regs, err = v.Regs(); err != nil {
+		return err
+	}
+	if c.Sregs, err = v.Sregs(); err != nil {
+		return err
+	}
+	p, ok := v.(interface{ MPState() (x86.MPState, error) })
 	if !ok {
-		return false, errors.New("the accelerator does not tell whether the CPU is halted")
+		return errors.New("the accelerator does not tell whether the CPU is halted")
 	}
-	state, err := p.MPState()
-	return state == x86.MPHalted, err
+	c.State, err = p.MPState()
+	return err
+}
+
+// ready says whether the program has come to its end.
+func (r *Result) ready() bool {
+	if u := r.Start.Until; u != "" && strings.Contains(r.out.String(), u) {
+		return true
+	}
+	done := r.started() && r.done()
+	for i := range r.Others {
+		done = done && r.Others[i].done()
+	}
+	return done
 }
 
 // crashed is for a run that ended by itself.
@@ -222,14 +220,24 @@ func (r *Result) crashed(err error) error {
 	return nil
 }
 
-// overdue says what a program that has not halted is doing.
-func (r *Result) overdue(halted bool, limit time.Duration) string {
-	if halted {
-		return fmt.Sprintf("after %v it sleeps in HLT before rip %#x with interrupts on: it waits for an interrupt that does not come", limit, r.Regs.RIP)
+// overdue says what the first CPU that has not halted is doing.
+func (r *Result) overdue(limit time.Duration) string {
+	cpu, id := &r.CPU, 0
+	for i := range r.Others {
+		if cpu.done() {
+			cpu, id = &r.Others[i], i+1
+		}
+	}
+	it := "it"
+	if id > 0 {
+		it = fmt.Sprintf("CPU %d", id)
+	}
+	if cpu.State == x86.MPHalted {
+		return fmt.Sprintf("after %v %s sleeps in HLT before rip %#x with interrupts on: it waits for an interrupt that does not come", limit, it, cpu.Regs.RIP)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "after %v it has not halted; it is here, at rip %#x:", limit, r.Regs.RIP)
-	for _, l := range clinic.Disassemble(&clinic.State{Regs: r.Regs, Sregs: r.Sregs, Mem: r.Mem}, 2, 3) {
+	fmt.Fprintf(&b, "after %v %s has not halted; it is here, at rip %#x:", limit, it, cpu.Regs.RIP)
+	for _, l := range clinic.Disassemble(&clinic.State{Regs: cpu.Regs, Sregs: cpu.Sregs, Mem: r.Mem}, 2, 3) {
 		fmt.Fprintf(&b, "\n    %v", l)
 	}
 	return b.String()
