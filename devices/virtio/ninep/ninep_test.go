@@ -321,3 +321,31 @@ func FuzzMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestEndWithRequestsInFlight ends sessions while the server works on many
+// messages, some of them not of the protocol.
+func TestEndWithRequestsInFlight(t *testing.T) {
+	d, _ := start(t, files(t))
+	version := message(100, 0xffff, append([]byte{0, 32, 0, 0, 8, 0}, "9P2000.L"...)...)
+	root := message(104, 1, 1, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0)
+	walk := message(110, 2, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 5, 0, 'h', 'e', 'l', 'l', 'o')
+	clunk := message(120, 3, 2, 0, 0, 0)
+	for i := range 300 {
+		for k := range 8 {
+			msg := [][]byte{version, root, walk, clunk}[k%4]
+			if k == i%16 {
+				msg = message(200, 9, 1, 2, 3)
+			}
+			d.Rings[0].Add([][]byte{msg}, 9000)
+		}
+		d.Rings[0].Kick()
+		if i%8 != 0 {
+			d.Rings[0].Wait(t)
+		}
+		d.Start(^uint64(0))
+	}
+	top, _ := attach(t, d)
+	if got := readFile(t, top, "hello"); string(got) != "world" {
+		t.Errorf("read %q", got)
+	}
+}

@@ -1,12 +1,14 @@
 package ninep
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hugelgupf/p9/p9"
 
@@ -24,9 +26,14 @@ const (
 	typeVersion     = 100 // Tversion: msize le32, version s
 	typeAttach      = 104
 	typeFlush       = 108 // Tflush: oldtag le16
+	typeReaddir     = 40  // Treaddir: fid le32, offset le64, count le32
+	typeRead        = 116 // Tread: the same
+	countAt         = 12
 
 	errorLen = headerLen + 4
 	maxMsize = 1 << 20 // what a guest may negotiate: buffers of that size are ours
+
+	grace = 10 * time.Millisecond
 
 	eOpNotSupp = 95 // errno values of the protocol, Linux's
 	eMsgSize   = 90
@@ -48,22 +55,24 @@ type session struct {
 	began atomic.Bool // the guest has attached
 
 	mu      sync.Mutex
-	idle    sync.Cond // no calls
+	idle    sync.Cond // no calls, or none that the server works on
 	q       *virtio.Queue
 	calls   []call // by head
 	pending int
+	inside  int // messages that the server has taken and not answered
 	err     error
 	closed  bool
 
 	rest []byte // Read's: of the request that the server is reading
 
 	// Write's: the answer that the server is writing.
-	header [headerLen]byte
-	have   int // bytes of header
-	left   int // bytes of the answer that follow
-	answer virtio.Cursor
-	head   uint16
-	size   uint32
+	header  [headerLen]byte
+	have    int // bytes of header
+	left    int // bytes of the answer that follow
+	answer  virtio.Cursor
+	head    uint16
+	size    uint32
+	version bool // an Rversion whose msize is still to come
 }
 
 func newSession(server *p9.Server) *session {
@@ -72,12 +81,26 @@ func newSession(server *p9.Server) *session {
 	s.msize.Store(maxMsize)
 	go func() {
 		defer close(s.ended)
-		// It returns when there is no more to read, or on a message that is
-		// not of the protocol.
+		// It returns when there is no more to read.
 		err := server.Handle(source{s}, sink{s})
 		s.fail(fmt.Errorf("the session has ended: %w", errors.Join(err, io.EOF)))
 	}()
 	return s
+}
+
+// settle waits, at the end of the input, until the server has answered what it
+// took and its goroutines are back to wait for more. Server.Handle of p9 v0.3.0
+// waits for them by a sync.WaitGroup that a goroutine joins anew for each
+// message: one that does so while Handle waits makes the WaitGroup panic (mended
+// upstream by commit 30ebacc, which is in no release). A goroutine joins within
+// microseconds after it has answered; grace is for a busy host.
+func (s *session) settle() {
+	s.mu.Lock()
+	for s.inside > 0 {
+		s.idle.Wait()
+	}
+	s.mu.Unlock()
+	time.Sleep(grace)
 }
 
 // attach lets answers go to q. Nothing is pending.
@@ -167,6 +190,7 @@ func (s *session) request(c *virtio.Chain) error {
 	s.prepare(msg[:size], c.Head())
 	s.calls[c.Head()] = call{c, tag}
 	s.pending++
+	s.inside++
 	s.in <- msg[:size] // there is room for as many as there are chains
 	return nil
 }
@@ -179,10 +203,15 @@ func (s *session) prepare(msg []byte, head uint16) {
 	body := msg[headerLen:]
 	switch msg[4] {
 	case typeVersion:
-		if len(body) >= 4 {
-			msize := min(le.Uint32(body), maxMsize)
-			le.PutUint32(body, msize)
-			s.msize.Store(max(msize, headerLen))
+		// The limit that the server keeps is always ours, so that it never meets
+		// a message beyond it, which ends its session at once; see put.
+		if len(body) >= 4 && le.Uint32(body) != 0 {
+			s.msize.Store(max(min(le.Uint32(body), maxMsize), headerLen))
+			le.PutUint32(body, maxMsize)
+		}
+	case typeRead, typeReaddir:
+		if len(body) >= countAt+4 {
+			le.PutUint32(body[countAt:], min(le.Uint32(body[countAt:]), s.msize.Load()-headerLen))
 		}
 	case typeFlush:
 		if len(body) >= 2 {
@@ -242,6 +271,7 @@ func (s source) Read(p []byte) (int, error) {
 	for len(s.rest) == 0 {
 		msg, ok := <-s.in
 		if !ok {
+			s.settle()
 			return 0, io.EOF
 		}
 		s.rest = msg
@@ -261,8 +291,17 @@ type sink struct{ *session }
 func (s sink) Close() error { return nil }
 
 // Write implements io.Writer. The server writes one answer after the other, in
-// any pieces.
+// any pieces; an error ends the answer.
 func (s sink) Write(p []byte) (n int, err error) {
+	defer func() {
+		if err != nil {
+			s.fail(err)
+			s.leave()
+		}
+	}()
+	if err := s.failure(); err != nil {
+		return 0, err
+	}
 	for len(p) > 0 {
 		k := 0
 		if s.have < headerLen {
@@ -279,11 +318,18 @@ func (s sink) Write(p []byte) (n int, err error) {
 			err = s.finish()
 		}
 		if err != nil {
-			s.fail(err)
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// leave counts an answer that did not reach the guest.
+func (s *session) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inside--
+	s.idle.Broadcast()
 }
 
 // put writes a part of an answer to the guest, unless its chain was given back
@@ -295,6 +341,13 @@ func (s *session) put(p []byte) error {
 	if s.err != nil {
 		return s.err
 	}
+	if s.version && len(p) >= 4 {
+		// Rversion has the msize of prepare: the guest gets its own.
+		le := binary.LittleEndian
+		p = bytes.Clone(p)
+		le.PutUint32(p, min(le.Uint32(p), s.msize.Load()))
+		s.version = false
+	}
 	s.answer.Put(p)
 	return nil
 }
@@ -304,6 +357,7 @@ func (s *session) begin() error {
 	le := binary.LittleEndian
 	s.size, s.head = le.Uint32(s.header[:]), le.Uint16(s.header[tagAt:])
 	s.left = int(s.size) - headerLen
+	s.version = s.header[4] == typeVersion+1
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if int(s.head) >= len(s.calls) || s.calls[s.head].chain == nil {
@@ -328,7 +382,7 @@ func (s *session) finish() error {
 	s.have = 0
 	c := s.take(s.head)
 	if c.chain == nil {
-		return nil // given back meanwhile: the session has failed
+		return s.err // given back meanwhile: the session has failed
 	}
 	written := s.size
 	if written > c.chain.WritableLen() {
@@ -338,5 +392,10 @@ func (s *session) finish() error {
 		w.Put(b[:])
 		written = errorLen
 	}
-	return errors.Join(s.q.Push(c.chain, written), s.q.Notify())
+	if err := errors.Join(s.q.Push(c.chain, written), s.q.Notify()); err != nil {
+		return err
+	}
+	s.inside--
+	s.idle.Broadcast()
+	return nil
 }
