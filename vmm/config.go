@@ -41,7 +41,8 @@ type Config struct {
 
 	Console   Serial // COM1
 	Transport Transport
-	ACPI      bool // describe the machine by ACPI tables too
+	Notify    Notify // how drivers' notifications reach virtio devices
+	ACPI      bool   // describe the machine by ACPI tables too
 	Devices   []virtio.Device
 	MMIO      []MMIODevice // devices of other kinds
 
@@ -97,6 +98,15 @@ const (
 	TransportPCI  Transport = "pci"  // virtio-pci
 )
 
+// Notify is how a driver's notification reaches its virtio device.
+type Notify string
+
+// Ways of notification.
+const (
+	NotifyIOEventFD Notify = "ioeventfd" // rings the device's doorbell; the CPU goes on (the default)
+	NotifyExit      Notify = "exit"      // leaves the guest, as any other access to a register does
+)
+
 // Limits of a machine.
 const (
 	MaxCPUs       = 32
@@ -117,6 +127,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Transport == "" {
 		c.Transport = TransportMMIO
+	}
+	if c.Notify == "" {
+		c.Notify = NotifyIOEventFD
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -143,6 +156,10 @@ func (c *Config) check() error {
 		return fmt.Errorf("%d bytes of memory: want a multiple of 4 KiB, at least %d MiB", c.Memory, MinMemory>>20)
 	case c.Transport != TransportMMIO && c.Transport != TransportPCI:
 		return fmt.Errorf("transport %q: want %q or %q", c.Transport, TransportMMIO, TransportPCI)
+	case c.Notify != NotifyIOEventFD && c.Notify != NotifyExit:
+		return fmt.Errorf("notification by %q: want %q or %q", c.Notify, NotifyIOEventFD, NotifyExit)
+	case c.Notify == NotifyExit && c.Deterministic:
+		return errors.New("a deterministic machine waits for its devices at their doorbells: notification by exit has none")
 	case c.Accel != "auto" && c.Accel != "kvm" && c.Accel != "soft":
 		return fmt.Errorf("accelerator %q: want auto, kvm or soft", c.Accel)
 	case c.Transport == TransportMMIO && len(c.Devices) > len(mmioLines):

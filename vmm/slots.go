@@ -87,8 +87,11 @@ func (m *Machine) newPCISlot(d virtio.Device, opts virtio.Options) (*slot, error
 }
 
 // doorbell is the accelerator's doorbell at a guest physical address, or nil
-// where it has none.
+// where it has none, or where notifications are to be exits.
 func (m *Machine) doorbell(addr uint64, width int, match *uint64) (virtio.Doorbell, error) {
+	if m.cfg.Notify == NotifyExit {
+		return nil, nil
+	}
 	d, ok, err := m.vm.Doorbell(false, addr, width, match)
 	if err != nil || !ok {
 		return nil, err

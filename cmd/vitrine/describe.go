@@ -26,6 +26,7 @@ var fieldNotes = map[string]config.Field{
 	"boot":       {Enum: []string{"auto", "linux", "pvh"}},
 	"accel":      {Enum: []string{"auto", "kvm", "soft"}},
 	"transport":  {Enum: []string{"auto", "mmio", "pci"}},
+	"notify":     {Enum: []string{"ioeventfd", "exit"}},
 	"console":    {Path: true, Words: []string{"stdio", "none"}},
 	"on-reboot":  {Enum: []string{"exit", "restart"}},
 	"log-level":  {Enum: []string{"debug", "info", "warn", "error"}},

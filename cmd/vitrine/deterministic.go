@@ -32,6 +32,8 @@ func (o *runOptions) parseDeterministic(c *cli.Context) error {
 	switch {
 	case o.accel == string(vmm.AccelKVM):
 		return usagef("leave out --accel", "--deterministic: only the software CPU counts its instructions")
+	case o.notify == vmm.NotifyExit:
+		return usagef("leave out --notify", "--deterministic: CPUs wait for devices at their doorbells, which --notify exit takes away")
 	case c.IsSet("net") && len(o.nets) > 0:
 		return usagef("use --net none, or leave it out", why, "--net")
 	case len(o.publish) > 0:

@@ -69,7 +69,7 @@ func (o *runOptions) logLevel() slog.Level {
 
 func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 	l.cfg = vmm.Config{
-		Name: o.name, Memory: o.memory, CPUs: o.cpus, Accel: o.accel, Transport: o.transport,
+		Name: o.name, Memory: o.memory, CPUs: o.cpus, Accel: o.accel, Transport: o.transport, Notify: o.notify,
 		Initrd: o.initrd, Protocol: o.protocol, ACPI: o.embedded != "lean", Log: l.log,
 	}
 	l.cfg.CoreFile = o.core

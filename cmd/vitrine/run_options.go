@@ -33,6 +33,7 @@ type runOptions struct {
 	cpus      int
 	accel     string
 	transport vmm.Transport
+	notify    vmm.Notify
 
 	console string // stdio, none or a file; "" where it depends: see consoleOnStdio
 	disks   []disk.Options
@@ -63,6 +64,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "accel", Usage: "`WHAT` executes the guest: auto, kvm or soft", Value: "auto"},
 		&cli.BoolFlag{Name: "deterministic", Usage: "the same run again does the same: the software CPU, no network, input read beforehand"},
 		&cli.StringFlag{Name: "transport", Usage: "`HOW` devices are found: auto, mmio or pci", Value: "auto"},
+		&cli.StringFlag{Name: "notify", Usage: "`HOW` drivers' notifications reach virtio devices: ioeventfd or exit", Value: "ioeventfd"},
 		&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
 		&cli.StringSliceFlag{Name: "disk", Usage: "`FILE` [,ro][,direct][,id=NAME][,format=raw|qcow2][,iops=N][,bps=SIZE]; once for each disk"},
 		&cli.StringFlag{Name: "root", Usage: "`DEVICE` with the root file system: id=NAME of a disk, or /dev/…"},
@@ -84,6 +86,7 @@ func parseRunOptions(c *cli.Context) (*runOptions, error) {
 		appendSet: c.IsSet("append"),
 		cpus:      c.Int("cpus"),
 		accel:     c.String("accel"),
+		notify:    vmm.Notify(c.String("notify")),
 		console:   c.String("console"),
 		timings:   c.Bool("timings"),
 		verbose:   c.Bool("verbose"),
@@ -106,6 +109,9 @@ func (o *runOptions) parseNames(*cli.Context) error {
 		}
 	}
 	if err := oneOf("--accel", o.accel, "auto", "kvm", "soft"); err != nil {
+		return err
+	}
+	if err := oneOf("--notify", string(o.notify), string(vmm.NotifyIOEventFD), string(vmm.NotifyExit)); err != nil {
 		return err
 	}
 	return oneOf("--on-reboot", o.onReboot, "exit", "restart")

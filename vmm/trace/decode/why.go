@@ -12,7 +12,7 @@ var whys = map[string]string{
 	"io acpi":          "The guest uses the machine's power management: sleep, reset or an event.",
 	"io pci-ports":     "The guest reads PCI configuration space by port, two exits a register. ECAM needs one, and virtio-mmio (--transport mmio) none.",
 	"mmio pci-ecam":    "The guest reads PCI configuration space, one exit a register, while it looks for devices. virtio-mmio (--transport mmio) needs no such search.",
-	"mmio virtio-mmio": "A virtio driver sets its device up by registers, each access an exit. In operation only interrupts are acknowledged this way; notifications ring an ioeventfd and do not show here.",
+	"mmio virtio-mmio": "A virtio driver sets its device up by registers, each access an exit. In operation only interrupts are acknowledged this way; notifications ring an ioeventfd and do not show here, unless the machine runs with --notify exit.",
 	"mmio virtio-pci":  "A virtio driver sets its device up by registers in a BAR, each access an exit. In operation interrupts are MSI-X and nothing is read.",
 	"nowhere":          "The guest accesses an address where this machine has nothing: it looks for hardware that is not there. Reads give all ones. A kernel without those drivers does not ask.",
 	"exit":             "The CPU left the guest for another reason than an access.",
