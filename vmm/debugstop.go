@@ -159,7 +159,7 @@ func (c *vcpu) stepOnce(ctx context.Context) (gdb.Stop, error) {
 		case x86.ExitDebug:
 			return st, nil
 		default:
-			if end := c.dispatch(&x); end != nil {
+			if end := c.handle(&x); end != nil {
 				c.m.end(end)
 				return gdb.Stop{Reason: gdb.Signaled}, nil
 			}

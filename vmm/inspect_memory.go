@@ -20,6 +20,9 @@ type memoryRegion struct {
 	File     string `json:"file,omitempty"`
 }
 
+// regionKinds names the kinds of memory.
+var regionKinds = [...]string{"RAM", "persistent memory", "virtio-pmem window"}
+
 // inspectMemory is the memory map, or with an address the bytes there.
 func inspectMemory(m *Machine, q *InspectQuery) (View, error) {
 	if q.HasA {
@@ -29,7 +32,7 @@ func inspectMemory(m *Machine, q *InspectQuery) (View, error) {
 	var regions []memoryRegion
 	b.WriteString("guest memory:\n")
 	for _, r := range m.mem.Regions() {
-		v := memoryRegion{uint64(r.Base), uint64(len(r.Bytes)), [...]string{"RAM", "persistent memory", "virtio-pmem window"}[r.Kind], r.ReadOnly, r.File}
+		v := memoryRegion{uint64(r.Base), uint64(len(r.Bytes)), regionKinds[r.Kind], r.ReadOnly, r.File}
 		regions = append(regions, v)
 		fmt.Fprintf(&b, "  %#012x-%#012x %9s %s", v.Base, v.Base+v.Size-1, binarySize(v.Size), v.Kind)
 		if v.ReadOnly {

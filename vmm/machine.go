@@ -42,6 +42,7 @@ type Machine struct {
 	observed observation
 	watcher  atomic.Pointer[machineObserver] // of what no CPU and no queue does; nil while nobody looks
 	debugger atomic.Pointer[Debugger]
+	glances  sync.Mutex // one glance at a time
 	guard    sync.Mutex // one pause, resume or look inside at a time
 	kept     keeping
 	input    []byte // with Deterministic: what the console has not received yet

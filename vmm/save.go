@@ -96,6 +96,7 @@ type keeping struct {
 	tracking bool
 	own      *memory.Dirty // pages that the VMM itself has written
 	since    []since       // oldest first
+	watches  []*MemoryWatch
 	image    *snapshot.Image
 }
 

@@ -1,6 +1,8 @@
 package vmm
 
 import (
+	"slices"
+
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 )
@@ -119,7 +121,7 @@ func (k *keeping) changes(id snapshot.ID) *memory.Dirty {
 // since each earlier snapshot.
 func (m *Machine) noteChanges() error {
 	k := &m.kept
-	if !k.tracking {
+	if !k.notes() {
 		return nil
 	}
 	end := m.endOfMemory()
@@ -132,7 +134,24 @@ func (m *Machine) noteChanges() error {
 	for _, e := range k.since {
 		e.pages.Merge(written)
 	}
+	for _, w := range k.watches {
+		w.written.Merge(written)
+	}
 	return nil
+}
+
+// notes says whether written pages are noted.
+func (k *keeping) notes() bool { return k.tracking || len(k.watches) > 0 }
+
+// locked runs f while no snapshot is being taken.
+func (k *keeping) locked(f func(*keeping) error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return f(k)
+}
+
+func (k *keeping) forget(w *MemoryWatch) {
+	k.watches = slices.DeleteFunc(k.watches, func(o *MemoryWatch) bool { return o == w })
 }
 
 // track begins to note what changes, with the pages that have changed since

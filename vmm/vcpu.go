@@ -25,7 +25,8 @@ type vcpu struct {
 	observer atomic.Pointer[cpuObserver] // nil while nobody looks
 	hooked   *cpuObserver                // whose hooks the CPU has; its own goroutine's
 	recent   recent
-	atPanic  *clinic.CoreCPU // its registers when the guest's kernel had panicked, for a core
+	glance   atomic.Pointer[glanceRequest] // somebody wants to know where it is
+	atPanic  *clinic.CoreCPU               // its registers when the guest's kernel had panicked, for a core
 
 	mu   sync.Mutex // guards live
 	live bool       // cpu may be kicked
@@ -108,22 +109,25 @@ func (c *vcpu) loop() *StopError {
 		c.hits.add(x.Reason)
 		if x.Reason == x86.ExitInterrupted {
 			c.hook()
+			c.answerGlance()
 			if !c.m.gate.pass(c.work) {
 				return nil
 			}
 			continue
 		}
-		var end *StopError
-		if o := c.observer.Load(); o != nil {
-			end = c.observedDispatch(o, &x)
-		} else {
-			end = c.dispatch(&x)
-		}
-		if end != nil {
+		if end := c.handle(&x); end != nil {
 			return end
 		}
 		c.recent.note(&x)
 	}
+}
+
+// handle is dispatch, seen by whoever looks.
+func (c *vcpu) handle(x *x86.Exit) *StopError {
+	if o := c.observer.Load(); o != nil {
+		return c.observedDispatch(o, x)
+	}
+	return c.dispatch(x)
 }
 
 // dispatch handles an exit. It returns why the machine must stop, or nil to go

@@ -157,12 +157,16 @@ func passOn(s *trace.StreamReader, sink vmm.TraceSink) error {
 }
 
 // traceExtra serves a machine's events: /v1/stream/trace, with snap=BYTES of
-// each request and record=1 for the devices' states.
+// each request, events=N that a source keeps for a slow reader, and record=1 for
+// the devices' states.
 func traceExtra(m *vmm.Machine) control.Extra {
 	stream := func(ctx context.Context, r *http.Request, conn net.Conn) error {
 		o := vmm.TraceOptions{Record: r.URL.Query().Get("record") == "1"}
 		if n, err := strconv.Atoi(r.URL.Query().Get("snap")); err == nil {
 			o.Snap = max(0, min(n, export.SnapFrames))
+		}
+		if n, err := strconv.Atoi(r.URL.Query().Get("events")); err == nil {
+			o.Events = max(1, min(n, vmm.DefaultTraceEvents))
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()

@@ -52,6 +52,11 @@ func (e *Explainer) Why(l *Line) string {
 		return ""
 	}
 	e.seen[l.why] = true
+	return l.Why()
+}
+
+// Why is the sentence for the line's kind, "" if there is none.
+func (l *Line) Why() string {
 	if s := whys[l.why]; s != "" {
 		return s
 	}

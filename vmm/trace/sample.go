@@ -1,0 +1,78 @@
+package trace
+
+// Sample appends to dst at most budget of events and the pieces that belong to
+// them, in order: of kinds that are rare among events all, of the others the
+// newest. It returns how many events, pieces apart, it left out.
+func Sample(dst, events []Event, budget int) (sample []Event, left int) {
+	var counts, keep [kindCount]int
+	total := 0
+	for i := range events {
+		if k := events[i].Kind; k < kindCount && !k.piece() {
+			counts[k]++
+			total++
+		}
+	}
+	share(&counts, &keep, budget)
+	// From the newest back, so that what is kept of a kind is one stretch.
+	marked := make(map[uint64]bool) // owners whose pieces are wanted
+	at := len(events)
+	taken := make([]int, 0, min(len(events), 2*budget))
+	for at > 0 {
+		at--
+		e := &events[at]
+		switch k := e.Kind; {
+		case k >= kindCount:
+		case k.piece():
+			if marked[e.Aux] {
+				taken = append(taken, at)
+			}
+		case keep[k] > 0:
+			keep[k]--
+			total--
+			taken = append(taken, at)
+			if id := e.id(); id != 0 {
+				marked[id] = true
+			}
+		}
+	}
+	for i := len(taken) - 1; i >= 0; i-- {
+		dst = append(dst, events[taken[i]])
+	}
+	return dst, total
+}
+
+// piece says whether such an event is part of another.
+func (k Kind) piece() bool { return k == KindData || k == KindSegment }
+
+// share divides budget among kinds: those that want less than their equal part
+// get it all, and the rest divide what is left.
+func share(counts, keep *[kindCount]int, budget int) {
+	open := 0
+	for _, n := range counts {
+		if n > 0 {
+			open++
+		}
+	}
+	for open > 0 {
+		part, settled := budget/open, false
+		for k, n := range counts {
+			if n > 0 && keep[k] == 0 && n <= part {
+				keep[k], settled = n, true
+				budget -= n
+				open--
+			}
+		}
+		if settled {
+			continue
+		}
+		for k, n := range counts {
+			if n > 0 && keep[k] == 0 {
+				keep[k] = part
+			}
+		}
+		return
+	}
+}
+
+// Piece says whether the event is a part of another one.
+func (e *Event) Piece() bool { return e.Kind.piece() }
