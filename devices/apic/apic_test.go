@@ -69,6 +69,15 @@ func TestResetValues(t *testing.T) {
 	if !boot.TakesExtINT() {
 		t.Error("the boot processor does not take the 8259s' interrupts")
 	}
+	boot.Write(0xf0, 0x1ff)
+	boot.Write(0x350, lvtMasked)
+	if boot.TakesExtINT() {
+		t.Error("takes the 8259s' interrupts with LINT0 masked")
+	}
+	boot.Reset()
+	if !boot.TakesExtINT() {
+		t.Error("the boot processor does not take the 8259s' interrupts after INIT")
+	}
 }
 
 func TestPriorities(t *testing.T) {

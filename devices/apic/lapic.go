@@ -95,11 +95,6 @@ type LAPIC struct {
 func NewLAPIC(id uint32, cpu CPU, n *Net) *LAPIC {
 	l := &LAPIC{cpu: cpu, net: n, id: id, mode: ModeXAPIC}
 	l.reset()
-	if id == 0 {
-		// What firmware leaves: the 8259s' interrupts reach the boot
-		// processor (MultiProcessor Specification 1.4, 3.6.2.2).
-		l.reg[regLINT0] = modeExtINT << 8
-	}
 	n.connect(l)
 	return l
 }
@@ -115,6 +110,12 @@ func (l *LAPIC) reset() {
 	l.reg = [64]uint32{regVersion: version, regDFR: 0xffffffff, regSVR: 0xff}
 	for r := regTimer; r <= regError; r++ {
 		l.reg[r] = lvtMasked
+	}
+	if l.id == 0 {
+		// What firmware leaves: the 8259s' interrupts reach the boot
+		// processor (MultiProcessor Specification 1.4, 3.6.2.2). KVM does the
+		// same at reset (KVM_X86_QUIRK_LINT0_REENABLED, api.rst 7.25).
+		l.reg[regLINT0] = modeExtINT << 8
 	}
 	l.deadline = 0
 	l.identify()
