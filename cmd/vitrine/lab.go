@@ -37,7 +37,7 @@ func labCommand() *cli.Command {
 			sub("run", "run the demonstration, or your program", "N [FILE]", []cli.Flag{accel, limit}, runLab),
 			sub("check", "check your program, or the exercise as it is given", "N [FILE]", []cli.Flag{accel, limit}, checkLab),
 			sub("solution", "print the solution", "N", nil, func(c *cli.Context, l lab.Lab) error {
-				return printLabFile(c, l, "solution.s")
+				return printLabFile(c, l, "solution"+l.Source())
 			}),
 		},
 	}
@@ -77,7 +77,7 @@ func showLab(c *cli.Context, l lab.Lab) error {
 		return nil
 	}
 	if c.Bool("exercise") {
-		return printLabFile(c, l, "exercise.s")
+		return printLabFile(c, l, "exercise"+l.Source())
 	}
 	if lang == "ko" {
 		return printLabFile(c, l, "README.ko.md")
@@ -103,9 +103,12 @@ func labProgram(c *cli.Context, l lab.Lab, own string) ([]byte, lab.Options, err
 }
 
 func runLab(c *cli.Context, l lab.Lab) error {
-	program, o, err := labProgram(c, l, "demo.bin")
+	program, o, err := labProgram(c, l, "demo"+l.Made())
 	if err != nil {
 		return err
+	}
+	if run := l.Runner(); run != nil {
+		return run(c.Context, program, o, c.App.Writer)
 	}
 	r, err := lab.Run(c.Context, program, l.Demo, o)
 	if err != nil {
@@ -123,7 +126,7 @@ func runLab(c *cli.Context, l lab.Lab) error {
 }
 
 func checkLab(c *cli.Context, l lab.Lab) error {
-	program, o, err := labProgram(c, l, "exercise.bin")
+	program, o, err := labProgram(c, l, "exercise"+l.Made())
 	if err != nil {
 		return err
 	}
@@ -139,7 +142,7 @@ func checkLab(c *cli.Context, l lab.Lab) error {
 		fmt.Fprintf(c.App.Writer, "not yet: %s\n", b)
 	}
 	if c.NArg() < 2 {
-		fmt.Fprintf(c.App.Writer, "This was the exercise as it is given. Yours: vitrine lab show --exercise %[1]d > my.s; edit it; vitrine lab check %[1]d my.s\n", l.Number)
+		fmt.Fprintf(c.App.Writer, "This was the exercise as it is given. Yours: vitrine lab show --exercise %[1]d > my%[2]s; edit it; vitrine lab check %[1]d my%[2]s\n", l.Number, l.Source())
 	}
 	fmt.Fprintf(c.App.Writer, "A hint: vitrine lab show --hint 1 %d\n", l.Number)
 	return exitStatus(statusFailure)

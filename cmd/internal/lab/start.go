@@ -35,6 +35,7 @@ type Start struct {
 	Disk           []byte // behind a virtio-blk device, the first of the machine's virtio-mmio devices
 	Device         bus.Device
 	DeviceAt       bus.Range     // where Device is
+	Configure      func(*vmm.Config)
 	Until          string        // once COM1 has sent this the program need not halt
 	Limit          time.Duration // how long the case takes at least, where that is longer than usual
 }
@@ -68,6 +69,9 @@ func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, 
 	}
 	if s.Device != nil {
 		cfg.MMIO = []vmm.MMIODevice{{Range: s.DeviceAt, Device: s.Device}}
+	}
+	if s.Configure != nil {
+		s.Configure(&cfg)
 	}
 	m, err := vmm.New(cfg)
 	if err != nil {
