@@ -183,6 +183,9 @@ func (bz *bzImage) place64(ramEnd uint64) (addr, end uint64, err error) {
 		return 0, 0, fmt.Errorf("boot protocol %s without a 64-bit entry: a 32-bit kernel, or one older than 3.8",
 			protocolVersion(bz.version))
 	}
+	if bz.protectedLen <= entry64Offset {
+		return 0, 0, fmt.Errorf("the protected-mode part has %d bytes and ends before its 64-bit entry: it is cut short", bz.protectedLen)
+	}
 	need := max(bz.initSize, bz.protectedLen)
 	addr = bz.prefAddress
 	if addr < uint64(highMemory) || addr > math.MaxUint32 {

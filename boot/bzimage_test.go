@@ -275,3 +275,11 @@ func TestCommandLine(t *testing.T) {
 		}
 	}
 }
+
+func TestOwnEntryCutOff(t *testing.T) {
+	b := buildBz(testBz{payload: []byte("?"), protected: make([]byte, 100)})
+	_, err := Load(guest(t, 64<<20), Image{Kernel: file(t, "bzImage", b)})
+	if err == nil || !strings.Contains(err.Error(), "before its 64-bit entry") {
+		t.Errorf("a kernel of 100 bytes: %v", err)
+	}
+}

@@ -58,16 +58,17 @@ func FuzzPVHNote(f *testing.F) {
 	})
 }
 
-// FuzzBzImage varies the setup header and the payload behind it; what lies
-// between does not matter.
+// FuzzBzImage varies the setup header, the length of the protected-mode part
+// and the payload behind it.
 func FuzzBzImage(f *testing.F) {
 	for _, payload := range [][]byte{packed(f, "lz4"), buildELF(tightKernel()), []byte("?")} {
 		image := buildBz(testBz{sects: 1, protected: make([]byte, 16), payload: payload})
-		f.Add(image[setupHeader:setupHeaderEnd], payload)
+		f.Add(image[setupHeader:setupHeaderEnd], uint16(16), payload)
+		f.Add(image[setupHeader:setupHeaderEnd], uint16(2*entry64Offset), payload)
 	}
 	g := fuzzGuest(f)
-	f.Fuzz(func(t *testing.T, header, payload []byte) {
-		b := buildBz(testBz{sects: 1, protected: make([]byte, 16), payload: payload})
+	f.Fuzz(func(t *testing.T, header []byte, protected uint16, payload []byte) {
+		b := buildBz(testBz{sects: 1, protected: make([]byte, protected), payload: payload})
 		copy(b[setupHeader:setupHeaderEnd], header)
 		src := bytesSource(b)
 		bz, err := parseBzImage(src, src.size)
