@@ -15,15 +15,20 @@ type irqView struct {
 	LAPICs []x86.LAPIC `json:"lapics"`
 }
 
-// inspectIRQ shows how interrupts are routed: I/O APIC, 8259s, local APICs.
-func inspectIRQ(m *Machine, _ *InspectQuery) (View, error) {
+// Chips is the state of the interrupt controllers and the timer.
+func (m *Machine) Chips() (x86.Chips, error) {
 	vm, ok := m.vm.(interface{ Chips() (x86.Chips, error) })
 	if !ok {
-		return View{}, errors.New("this accelerator does not show its interrupt controllers")
+		return x86.Chips{}, errors.New("this accelerator does not show its interrupt controllers")
 	}
+	return vm.Chips()
+}
+
+// inspectIRQ shows how interrupts are routed: I/O APIC, 8259s, local APICs.
+func inspectIRQ(m *Machine, _ *InspectQuery) (View, error) {
 	var v irqView
 	var err error
-	if v.Chips, err = vm.Chips(); err != nil {
+	if v.Chips, err = m.Chips(); err != nil {
 		return View{}, err
 	}
 	var b strings.Builder

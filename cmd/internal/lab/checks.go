@@ -26,7 +26,7 @@ func (r *Result) said(want string) []string {
 	if r.Output == want {
 		return nil
 	}
-	s := fmt.Sprintf("COM1 must send %q, and sent %q", want, r.Output)
+	s := fmt.Sprintf("COM1 must send %q, and sent %s", want, quote(r.Output))
 	if r.Start.AX != 0 || r.Start.BX != 0 {
 		s += fmt.Sprintf(" (begun with AX = %#x, BX = %#x)", r.Start.AX, r.Start.BX)
 	}
@@ -39,6 +39,15 @@ func (r *Result) said(want string) []string {
 		}
 	}
 	return []string{s}
+}
+
+// quote quotes what may be long.
+func quote(s string) string {
+	const longest = 80
+	if len(s) <= longest {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprintf("%q and more", s[:longest])
 }
 
 func checkCountdown(r *Result) []string {

@@ -31,6 +31,8 @@ func All() []Lab {
 		{1, "01-twelve-bytes", "a VM in twelve bytes", Start{AX: 2, BX: 2}, these(Start{AX: 3}, Start{}, Start{AX: 9}), checkCountdown},
 		{2, "02-run-loop", "the run loop and registers", Start{}, these(Start{BX: 5}, Start{BX: 12}), checkAnswer},
 		{3, "03-long-mode", "protected and long mode, page tables", Start{}, these(Start{}), checkWindow},
+		{4, "04-interrupts", "a UART and interrupts", Start{Input: "hello\n"},
+			these(Start{Input: "vitrine\n"}, Start{Input: "a line that is longer than a FIFO\n"}), checkEcho},
 	}, later()...)
 }
 

@@ -33,6 +33,7 @@ type Result struct {
 	Others  []CPU         // the other CPUs
 	Mem     *memory.Guest // until Close
 	Events  []trace.Event // what it did, the first tens of thousands
+	PIC     x86.PIC       // the one that has COM1's line
 	Devices []virtio.Info
 	m       *vmm.Machine
 	out     *output
@@ -176,7 +177,9 @@ func (r *Result) look() error {
 			return err
 		}
 	}
-	return nil
+	chips, err := r.m.Chips()
+	r.PIC = chips.PICs[0]
+	return err
 }
 
 func (c *CPU) read(v vmm.VCPU) (err error) {

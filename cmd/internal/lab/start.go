@@ -20,7 +20,7 @@ const (
 	loadAddr   = 0x8000
 	maxProgram = 0x8000
 	guestSize  = vmm.MinMemory
-	keepEvents = 4096
+	keepEvents = 1 << 16
 	maxEvents  = 1 << 16
 )
 
