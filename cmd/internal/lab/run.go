@@ -136,7 +136,7 @@ func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Dura
 	if err := r.m.OnCPU(0, r.begin); err != nil {
 		return fail(err)
 	}
-	deadline := time.Now().Add(limit)
+	begun := time.Now()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if err := r.m.Resume(); err != nil {
 			return fail(err)
@@ -149,13 +149,12 @@ func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Dura
 		if err := r.m.Pause(ctx); err != nil {
 			return r.crashed(<-ended)
 		}
-		over := time.Now().After(deadline)
 		if err := r.look(); err != nil {
 			return fail(err)
 		}
 		r.drain()
 		r.Halted = r.ready()
-		if r.Halted || over {
+		if r.Halted || r.over(time.Since(begun), limit) {
 			r.m.Stop(nil)
 			<-ended
 			if !r.Halted {
@@ -164,6 +163,21 @@ func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Dura
 			return nil
 		}
 	}
+}
+
+// over says whether the program has had its time. One whose CPU is running, on a
+// host that has had little time for it, gets more.
+func (r *Result) over(since, limit time.Duration) bool {
+	if since < limit {
+		return false
+	}
+	stats := r.m.CPUStats()
+	waits := r.State == x86.MPHalted && len(r.Others) == 0
+	had := stats[0].Time
+	if had == 0 { // where the host does not tell, or its thread never had a turn
+		had = since / 16
+	}
+	return waits || had >= limit/4 || since >= 10*limit
 }
 
 // look reads all CPUs.
