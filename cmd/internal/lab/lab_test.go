@@ -2,6 +2,7 @@ package lab
 
 import (
 	"io/fs"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -72,6 +73,27 @@ func TestSolutionsAreRight(t *testing.T) {
 			t.Fatal(err)
 		}
 		broken, err := l.Check(t.Context(), program, o)
+		if err != nil || len(broken) > 0 {
+			t.Errorf("lab %d: %q, %v", l.Number, broken, err)
+		}
+	}
+}
+
+// TestGuestSolutionsUnderKVM: what is right on the software CPU is right under
+// KVM.
+func TestGuestSolutionsUnderKVM(t *testing.T) {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		t.Skip(err)
+	}
+	for _, l := range All() {
+		if l.Made() != ".bin" {
+			continue
+		}
+		program, err := l.File("solution.bin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken, err := l.Check(t.Context(), program, Options{Accel: "kvm", Limit: 20 * time.Second})
 		if err != nil || len(broken) > 0 {
 			t.Errorf("lab %d: %q, %v", l.Number, broken, err)
 		}

@@ -66,6 +66,7 @@ func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, 
 			return nil, err
 		}
 		cfg.Devices = []virtio.Device{d}
+		cfg.Notify = vmm.NotifyExit // to be seen
 	}
 	if s.Device != nil {
 		cfg.MMIO = []vmm.MMIODevice{{Range: s.DeviceAt, Device: s.Device}}
