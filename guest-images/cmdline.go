@@ -23,6 +23,11 @@ const (
 	FewerInstructions = "rodata=off noreplace-smp initcall_blacklist=param_sysfs_builtin_init," +
 		"cacheinfo_sysfs_init,perf_event_sysfs_init,clockevents_init_sysfs,init_clocksource_sysfs,irq_sysfs_init"
 
+	// NoWakeUps is for guests that idle for long: memory is compacted when
+	// that is needed, not looked at twice a second (Linux
+	// Documentation/admin-guide/sysctl/vm.rst, compaction_proactiveness).
+	NoWakeUps = "sysctl.vm.compaction_proactiveness=0"
+
 	// ByteCopiesAreSlow is for hosts where a turn of rep movsb costs as much as
 	// one of rep movsq: KVM without hardware virtualisation.
 	ByteCopiesAreSlow = "clearcpuid=erms,fsrm"

@@ -50,6 +50,9 @@ func (l *launch) embeddedCommandLine(o *runOptions) string {
 	case vmm.KernelsEmulated():
 		words = append(words, guestimages.FewerInstructions, guestimages.ByteCopiesAreSlow)
 	}
+	if o.detach {
+		words = append(words, guestimages.NoWakeUps)
+	}
 	if n := l.network; n != nil {
 		words = append(words,
 			fmt.Sprintf("%seth%d:%v/%d", guestimages.ParamIP, l.networkIndex, n.GuestIP(), n.Subnet().Bits()),

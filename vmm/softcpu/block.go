@@ -1,6 +1,9 @@
 package softcpu
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // block is a run of instructions that is executed from its start.
 type block struct {
@@ -28,17 +31,24 @@ const (
 	tableSize = 16 << 10
 	// The arenas of all CPUs together have room for arenaInsts instructions,
 	// but the one of each has at most mostInsts and at least leastInsts; 64
-	// bytes each, and a quarter as many blocks of 64 bytes.
+	// bytes each, and a quarter as many blocks of 64 bytes. They grow by
+	// pieceInsts.
 	arenaInsts = 192 << 10
 	mostInsts  = 128 << 10
 	leastInsts = 16 << 10
+	pieceInsts = 16 << 10
 )
 
-// codeCache has the decoded blocks of one CPU. Blocks live in two arenas that
-// are emptied at once when one is full, so that decoding makes no garbage.
+// codeCache has the decoded blocks of one CPU. Blocks live in an arena that is
+// emptied at once when it is full, so that decoding makes no garbage. The arena
+// is made piece by piece, and shrinks again when the CPU has little to do.
 type codeCache struct {
-	insts  []inst
-	blocks []block
+	insts  []inst  // of the piece being filled
+	blocks []block // of it
+	pieces []codePiece
+	at     int // the piece being filled
+	most   int // pieces
+	idle   idleCheck
 	table  []*block // direct-mapped by key
 	pages  map[uint64][]*block
 	d      decoder
@@ -51,11 +61,79 @@ type codeCache struct {
 
 // init makes the cache of one of so many CPUs.
 func (cc *codeCache) init(cpus int) {
-	n := max(min(arenaInsts/cpus, mostInsts), leastInsts)
-	cc.insts = make([]inst, 0, n)
-	cc.blocks = make([]block, 0, n/4)
+	cc.most = max(min(arenaInsts/cpus, mostInsts), leastInsts) / pieceInsts
 	cc.table = make([]*block, tableSize)
 	cc.pages = make(map[uint64][]*block)
+	cc.idle.patience = leastPatience
+	cc.pieces = append(make([]codePiece, 0, cc.most), newCodePiece())
+	cc.fill(0)
+}
+
+// codePiece is a part of the arena: empty slices with room for its blocks.
+type codePiece struct {
+	insts  []inst
+	blocks []block
+}
+
+func newCodePiece() codePiece {
+	return codePiece{make([]inst, 0, pieceInsts), make([]block, 0, pieceInsts/4)}
+}
+
+// fill goes on with piece i, which has no blocks.
+func (cc *codeCache) fill(i int) {
+	cc.at, cc.insts, cc.blocks = i, cc.pieces[i].insts, cc.pieces[i].blocks
+}
+
+// makeRoom goes on with the next piece, or the first when all are full.
+func (c *cpu) makeRoom() {
+	cc := &c.code
+	if len(cc.pieces) < cc.most && cc.at == len(cc.pieces)-1 {
+		cc.pieces = append(cc.pieces, newCodePiece())
+	}
+	if cc.at == len(cc.pieces)-1 {
+		c.dropCode()
+		return
+	}
+	cc.fill(cc.at + 1)
+}
+
+// idleCheck notices that a CPU sleeps nearly always.
+type idleCheck struct {
+	since    time.Time // of the last look
+	icount   uint64    // then
+	patience time.Duration
+}
+
+const (
+	leastPatience = time.Second
+	mostPatience  = time.Minute
+	// A CPU with fewer instructions than this in each second is idle: timers
+	// and the like need a tenth of it.
+	idlePerSecond = 2_000_000
+)
+
+// resting looks, when the CPU is about to sleep, whether it has been idle, and
+// then keeps no more than one piece of decoded code: that of an idle loop and
+// its interrupts. It says whether it let go of something. Each time it is in
+// less of a hurry, for guests that work now and then.
+func (c *cpu) resting(now time.Time) bool {
+	cc := &c.code
+	k := &cc.idle
+	span := now.Sub(k.since)
+	if span < k.patience {
+		return false
+	}
+	idle := !k.since.IsZero() && float64(c.icount-k.icount) < idlePerSecond*span.Seconds()
+	k.since, k.icount = now, c.icount
+	if !idle {
+		return false
+	}
+	k.patience = min(2*k.patience, mostPatience)
+	clear(cc.pieces)
+	cc.pieces = append(cc.pieces[:0], newCodePiece()) // the old blocks have links to one another
+	c.dropCode()
+	cc.pages = make(map[uint64][]*block)
+	return true
 }
 
 func (k blockKey) slot() int { return int((k ^ k>>14 ^ k>>43) & (tableSize - 1)) }
@@ -151,7 +229,7 @@ func (e *codeEntry) bytes() *hostPage {
 func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 	cc := &c.code
 	if len(cc.insts)+maxBlock*2+4 > cap(cc.insts) || len(cc.blocks) == cap(cc.blocks) {
-		c.dropCode()
+		c.makeRoom()
 	}
 	first, phys := len(cc.insts), e.phys
 	d := &cc.d
@@ -278,7 +356,10 @@ func (c *cpu) dropPage(phys uint64) {
 // dropCode empties the cache.
 func (c *cpu) dropCode() {
 	cc := &c.code
-	cc.insts, cc.blocks = cc.insts[:0], cc.blocks[:0]
+	if cc.table == nil {
+		return // nothing has run yet
+	}
+	cc.fill(0)
 	clear(cc.table)
 	clear(cc.pages)
 	c.cur, c.next, c.linkTo = nil, nil, -1

@@ -1,6 +1,11 @@
 package softcpu
 
-import "github.com/vitrine-vmm/vitrine/vmm/x86"
+import (
+	gc "runtime/debug"
+	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
 
 // eventState is what a CPU waits for or is in the middle of.
 type eventState struct {
@@ -70,6 +75,7 @@ const wakes = attnKick | attnIRQ | attnNMI | attnInit | attnSIPI | attnFlush | a
 // sleep waits until something is signalled. It returns false for a kick.
 func (c *cpu) sleep() bool {
 	for c.attn.Load()&wakes == 0 {
+		c.rest()
 		if !c.vm.turns.sleep(c) {
 			return false
 		}
@@ -79,6 +85,16 @@ func (c *cpu) sleep() bool {
 		c.flushDirty()
 	}
 	return true
+}
+
+// rest gives the host memory back that a CPU with little to do does not need.
+// Go's collector would not run by itself: an idle machine allocates nothing.
+// Where the same run is to do the same again there is no rest: where blocks
+// begin decides between which instructions an interrupt comes.
+func (c *cpu) rest() {
+	if !c.vm.turns.det && len(c.code.pieces) > 1 && c.resting(time.Now()) {
+		go gc.FreeOSMemory()
+	}
 }
 
 // setUntil computes the instruction at which the holder of the turn has to
