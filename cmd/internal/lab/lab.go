@@ -34,6 +34,7 @@ func All() []Lab {
 		{4, "04-interrupts", "a UART and interrupts", Start{Input: "hello\n"},
 			these(Start{Input: "vitrine\n"}, Start{Input: "a line that is longer than a FIFO\n"}), checkEcho},
 		{6, "06-virtio-blk", "a virtio-blk driver from scratch", diskStart(0), these(diskStart(1), diskStart(6)), checkDisk},
+		{7, "07-two-cpus", "two CPUs (INIT, SIPI)", cpusStart(2), these(cpusStart(2), cpusStart(4)), checkCPUs},
 	}, later()...)
 }
 

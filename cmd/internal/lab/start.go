@@ -34,7 +34,7 @@ type Start struct {
 	Place          []Blob // what is in memory besides the program
 	Disk           []byte // behind a virtio-blk device, the first of the machine's virtio-mmio devices
 	Device         bus.Device
-	DeviceAt       bus.Range     // where Device is
+	DeviceAt       bus.Range // where Device is
 	Configure      func(*vmm.Config)
 	Until          string        // once COM1 has sent this the program need not halt
 	Limit          time.Duration // how long the case takes at least, where that is longer than usual
