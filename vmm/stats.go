@@ -6,6 +6,9 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 )
 
+// Accelerator is what executes the guest: not AccelAuto.
+func (m *Machine) Accelerator() Accelerator { return m.vm.Kind() }
+
 // CPUStats are a CPU's counters.
 type CPUStats struct {
 	Time  time.Duration     // that its thread has run; 0 where the host does not tell

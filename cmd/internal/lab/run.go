@@ -141,10 +141,8 @@ func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Dura
 		if err := r.m.Resume(); err != nil {
 			return fail(err)
 		}
-		select {
-		case err := <-ended:
+		if over, err := r.leave(ended, wait, begun, limit); over {
 			return r.crashed(err)
-		case <-time.After(wait):
 		}
 		if err := r.m.Pause(ctx); err != nil {
 			return r.crashed(<-ended)
@@ -178,6 +176,25 @@ func (r *Result) over(since, limit time.Duration) bool {
 		had = since / 16
 	}
 	return waits || had >= limit/4 || since >= 10*limit
+}
+
+// leave leaves the machine alone for a while; over says that it has ended.
+func (r *Result) leave(ended <-chan error, wait time.Duration, begun time.Time, limit time.Duration) (over bool, err error) {
+	for {
+		select {
+		case err := <-ended:
+			return true, err
+		case <-time.After(wait):
+		}
+		if !r.Start.Undisturbed || r.over(time.Since(begun), limit) {
+			return false, nil
+		}
+		r.drain()
+		if n := len(r.Events); n > 0 && r.Events[n-1].Kind == trace.KindHalt {
+			return false, nil
+		}
+		wait = time.Millisecond
+	}
 }
 
 // look reads all CPUs.

@@ -10,6 +10,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/bus"
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/blk"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/console"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
@@ -34,10 +35,13 @@ type Start struct {
 	Place          []Blob // what is in memory besides the program
 	Disk           []byte // behind a virtio-blk device, the first of the machine's virtio-mmio devices
 	Device         bus.Device
-	DeviceAt       bus.Range // where Device is
-	Configure      func(*vmm.Config)
-	Until          string        // once COM1 has sent this the program need not halt
-	Limit          time.Duration // how long the case takes at least, where that is longer than usual
+	DeviceAt       bus.Range         // where Device is
+	Notify         vmm.Notify        // how the devices are notified
+	Sent           *output           // what a virtio console sends; nil: there is none
+	Configure      func(*vmm.Config) // what else the machine has
+	Undisturbed    bool              // not looked at before a CPU halts: a look makes devices look at their rings
+	Until          string            // once COM1 has sent this the program need not halt
+	Limit          time.Duration     // how long the case takes at least, where that is longer than usual
 }
 
 // Blob is bytes in guest memory.
@@ -58,7 +62,7 @@ func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, 
 	if err := os.WriteFile(kernel, haltKernel(), 0o600); err != nil {
 		return nil, err
 	}
-	cfg := vmm.Config{Name: "lab", Memory: max(s.Memory, guestSize), CPUs: s.CPUs, Accel: o.Accel, Kernel: kernel,
+	cfg := vmm.Config{Name: "lab", Memory: max(s.Memory, guestSize), CPUs: s.CPUs, Accel: o.Accel, Notify: s.Notify, Kernel: kernel,
 		Console: vmm.Serial{In: strings.NewReader(s.Input), Out: out}}
 	if s.Disk != nil {
 		d, err := blk.New(blk.Inline(blk.NewMemory(s.Disk, false)), blk.Options{})
@@ -70,6 +74,9 @@ func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, 
 	}
 	if s.Device != nil {
 		cfg.MMIO = []vmm.MMIODevice{{Range: s.DeviceAt, Device: s.Device}}
+	}
+	if s.Sent != nil {
+		cfg.Devices = append(cfg.Devices, console.New("console", nil, s.Sent))
 	}
 	if s.Configure != nil {
 		s.Configure(&cfg)

@@ -3,6 +3,8 @@ package lab
 import (
 	"context"
 	"io"
+
+	"github.com/vitrine-vmm/vitrine/vmm"
 )
 
 // way is how a lab goes that does more than run one program in one machine.
@@ -18,11 +20,15 @@ type way struct {
 type Runner func(ctx context.Context, program []byte, o Options, w io.Writer) error
 
 // ways are those of the labs that have one, by number.
-var ways = map[int]way{}
+var ways = map[int]way{
+	9: {run: runExits},
+}
 
 // later are the labs that look back at whole machines.
 func later() []Lab {
-	return nil
+	return []Lab{
+		{9, "09-exits", "what exits cost: ports, registers, doorbells, batches", consoleStart(64, vmm.NotifyIOEventFD), exitCases, checkExits},
+	}
 }
 
 // Source is how the name of the file ends that the learner writes.

@@ -1,0 +1,54 @@
+package lab
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The table counts what the page says: an exit for each access, none for a
+// notification by ioeventfd or a look at memory, one for a batch.
+func TestExitsAreCountedSideBySide(t *testing.T) {
+	l, err := Find("9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := l.File("demo.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: time.Minute}, &b); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")[2:]
+	want := [][2]string{{"256", "256"}, {"256", "256"}, {"0", "256"}, {"0", "0"}, {"64", "64"}, {"0", "64"}, {"0", "1"}}
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines:\n%s", len(lines), b.String())
+	}
+	for i, line := range lines {
+		f := strings.Fields(line)
+		if n := len(f); f[n-4] != want[i][0] || f[n-2] != want[i][1] {
+			t.Errorf("%q: want %s and %s exits", line, want[i][0], want[i][1])
+		}
+	}
+}
+
+func TestOwnProgramOfLab9IsRunBothWays(t *testing.T) {
+	l, err := Find("9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := l.File("solution.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: 300 * time.Millisecond}, &b); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.String(); strings.Count(got, "one for all") != 2 || !strings.Contains(got, "--notify exit: the console sent") {
+		t.Error(got)
+	}
+}
