@@ -7,6 +7,43 @@ import (
 	"os"
 )
 
+// ELF returns the kernel's ELF file: the file itself, or what the bzImage in it
+// unpacks to.
+func (img *Image) ELF() ([]byte, error) {
+	b, err := img.elf()
+	if err != nil {
+		return nil, fmt.Errorf("boot: kernel %q: %w", img.Kernel.Name(), err)
+	}
+	return b, nil
+}
+
+func (img *Image) elf() ([]byte, error) {
+	src, err := fileSource(img.Kernel, true)
+	if err != nil {
+		return nil, err
+	}
+	start := make([]byte, min(src.size, setupHeaderMaxEnd))
+	if err := readAt(src, start, 0); err != nil {
+		return nil, err
+	}
+	if isBzImage(start) {
+		bz, err := parseBzImage(src, src.size)
+		if err != nil {
+			return nil, fmt.Errorf("damaged bzImage: %w", err)
+		}
+		elf, release, err := img.unpacked(bz, src)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		src = elf
+	} else if !bytes.HasPrefix(start, []byte(elfMagic)) {
+		return nil, fmt.Errorf("not an ELF or bzImage: %s", guessFormat(start))
+	}
+	b := make([]byte, src.size)
+	return b, readAt(src, b, 0)
+}
+
 // unpacked returns the ELF in a bzImage's payload: from the cache, or unpacked
 // now and, where possible, put there. release is to be called once the source
 // is no longer needed.

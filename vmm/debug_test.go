@@ -1,10 +1,12 @@
 package vmm_test
 
 import (
+	"bytes"
 	"context"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/gdb"
+	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 )
 
 // debugged is a guest for a debugger, at 0x100078: a loop that counts in RBX
@@ -128,20 +131,37 @@ func TestWatchpoints(t *testing.T) {
 	})
 }
 
-// TestDebuggerOnLinux debugs the kernel that VITRINE_TEST_KERNEL names, an ELF
-// image with symbols whose addresses are not randomised, with two CPUs.
-func TestDebuggerOnLinux(t *testing.T) {
-	kernel := os.Getenv("VITRINE_TEST_KERNEL")
-	if kernel == "" {
-		t.Skip("VITRINE_TEST_KERNEL is not set")
+// TestGuestDebugger debugs the default kernel with two CPUs, by the names that
+// the stripped kernel has of its functions.
+func TestGuestDebugger(t *testing.T) {
+	kernel := image(t, "kernel-lean")
+	image, err := os.ReadFile(kernel)
+	if err != nil {
+		t.Fatal(err)
 	}
-	accelerators(t, func(t *testing.T, accel string) {
-		cfg := vmm.Config{Kernel: kernel, Accel: accel, CPUs: 2, Memory: 128 << 20, CommandLine: "nokaslr quiet"}
-		out, _ := debug(t, cfg, "symbol-file "+kernel, "hbreak start_kernel", "continue", "bt", "info threads",
-			"delete", "break sched_init", "continue", "bt", "stepi", "stepi", "x/2i $rip", "thread 2", "p $cr0", "thread 1",
-			"break smp_init", "continue", "x/s &linux_banner", "p/x $cr3 != 0", "kill")
-		mustMatch(t, out, `Breakpoint 1, 0x\w+ in start_kernel`, `#0 +0x\w+ in start_kernel`, `Thread 2 \(CPU 1`,
-			`Breakpoint 2, 0x\w+ in sched_init`, `in start_kernel`, `=> 0x\w+ <sched_init\+\d+>`,
-			`Breakpoint 3, 0x\w+ in smp_init`, `Linux version 6`, `= 0x1`)
-	})
+	table, err := symbols.FromKernel(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var elf bytes.Buffer
+	if err := table.WriteELF(&elf); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "lean.symbols")
+	if err := os.WriteFile(file, elf.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := vmm.Config{Kernel: kernel, Accel: "soft", CPUs: 2, Memory: 128 << 20, CommandLine: "quiet panic=-1"}
+	out, end := debug(t, cfg, "symbol-file "+file, "hbreak start_kernel", "continue", "bt 1", "info threads",
+		"delete", "break sched_init", "continue", "bt 2", "stepi", "stepi", "x/i $rip",
+		"set {long}($rsp-512) = 0x1234567", "x/gx $rsp-512", "delete",
+		"break smp_init", "continue", "delete", "break start_secondary", "continue", "bt 1", "thread 1", "p $cr0", "info threads",
+		"delete", "detach")
+	mustMatch(t, out, `Breakpoint 1, 0x\w+ in start_kernel`, `#0 +0x\w+ in start_kernel`, `Thread 2 \(CPU 1`,
+		`Breakpoint 2, 0x\w+ in sched_init`, `#1 +0x\w+ in start_kernel`, `=> 0x\w+ <sched_init\+\d+>`,
+		`:\s+0x0*1234567`, `Breakpoint 3, 0x\w+ in smp_init`, `Breakpoint 4, 0x\w+ in start_secondary`, `#0 +0x\w+ in start_secondary`,
+		`PG`, `64-bit, CPL 0`, `detached`)
+	if end == nil {
+		t.Error("a kernel without a root file system ended well")
+	}
 }

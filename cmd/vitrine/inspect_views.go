@@ -12,7 +12,6 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/control"
-	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 )
 
 func init() {
@@ -45,7 +44,7 @@ func inspectView(c *cli.Context, m *control.Client, name string, args []string) 
 	case len(args) == 1 && name == "cpu":
 		query.Set("cpu", args[0])
 	case len(args) == 1:
-		addr, err := parseAddress(c, args[0])
+		addr, err := parseAddress(c, c.Args().First(), args[0])
 		if err != nil {
 			return err
 		}
@@ -65,26 +64,23 @@ func inspectView(c *cli.Context, m *control.Client, name string, args []string) 
 	return err
 }
 
-// parseAddress is an address in the guest: a number, or with --symbols a
-// function.
-func parseAddress(c *cli.Context, s string) (uint64, error) {
+// parseAddress is an address in the guest: a number, or a function of its
+// kernel.
+func parseAddress(c *cli.Context, machine, s string) (uint64, error) {
+	path := c.String("symbols")
 	if v, err := strconv.ParseUint(s, 0, 64); err == nil {
 		return v, nil
 	}
-	if v, err := strconv.ParseUint(strings.TrimPrefix(s, "0x"), 16, 64); err == nil && c.String("symbols") == "" {
+	if v, err := strconv.ParseUint(strings.TrimPrefix(s, "0x"), 16, 64); err == nil && path == "" {
 		return v, nil
 	}
-	path := c.String("symbols")
-	if path == "" {
-		return 0, usagef("write it as 0x…, or name the kernel's functions with --symbols", "%s is not an address", quote(s))
-	}
-	table, err := symbols.Open(path)
+	table, err := symbolsFor(c, machine, path)
 	if err != nil {
-		return 0, fmt.Errorf("--symbols: %w", err)
+		return 0, err
 	}
 	addr, ok := table.Addr(s)
 	if !ok {
-		return 0, usagef("see nm "+path, "--symbols %s: no function %s", path, quote(s))
+		return 0, usagef("vitrine symbols "+machine+" lists them", "the kernel has no function %s", quote(s))
 	}
 	return addr, nil
 }

@@ -136,6 +136,7 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 			rmCommand(),
 			inspectCommand(),
 			traceCommand(),
+			symbolsCommand(),
 			recordCommand(),
 			replayCommand(),
 			statsCommand(),

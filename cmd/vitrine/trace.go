@@ -28,7 +28,7 @@ func init() { liveExtras = append(liveExtras, traceExtra) }
 func viewFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "filter", Usage: "`EXPRESSION` of the events to show, such as 'mmio device=blk0 took>10us' (docs/trace.md)"},
-		&cli.StringFlag{Name: "symbols", Usage: "`FILE` that names the guest kernel's functions: its vmlinux or System.map"},
+		&cli.StringFlag{Name: "symbols", Usage: "`FILE` that names the guest kernel's functions: its vmlinux or System.map (default: what the kernel says of itself)"},
 		&cli.BoolFlag{Name: "why", Usage: "explain each kind of event when it is first seen"},
 		&cli.BoolFlag{Name: "summary", Usage: "count instead of listing: kinds, sources, times, phases"},
 		&cli.BoolFlag{Name: "json", Usage: "write an object a line"},
@@ -59,6 +59,7 @@ func traceCommand() *cli.Command {
 				return traceMachine(c, name, v)
 			}
 			return runWatched(c, following(vmm.TraceOptions{Snap: v.snap()}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
+				v.name(&t.Meta)
 				return v.open(&t.Meta, c.App.ErrWriter)
 			}))
 		},
@@ -99,6 +100,7 @@ func traceMachine(c *cli.Context, name string, v *view) error {
 		return err
 	}
 	defer conn.Close()
+	v.name(&s.Meta)
 	sink, err := v.open(&s.Meta, c.App.Writer)
 	if err != nil {
 		return err
@@ -192,6 +194,7 @@ func traceExtra(m *vmm.Machine) control.Extra {
 type view struct {
 	filter   *decode.Filter
 	symbols  *symbols.Table
+	chosen   bool // the symbols are those of --symbols, not the kernel's own
 	why      bool
 	counts   bool
 	json     bool
@@ -213,11 +216,20 @@ func parseView(c *cli.Context) (*view, error) {
 		if v.symbols, err = symbols.Open(path); err != nil {
 			return nil, fmt.Errorf("--symbols: %w", err)
 		}
+		v.chosen = true
 	}
 	if v.json && v.why {
 		return nil, usagef("leave out --why", "--json and --why: explanations are for people")
 	}
 	return v, nil
+}
+
+// name takes the names of functions from the kernel that runs, where it has any
+// and --symbols does not say otherwise.
+func (v *view) name(meta *trace.Meta) {
+	if !v.chosen && meta.Kernel != "" {
+		v.symbols, _ = kernelSymbols(meta.Kernel)
+	}
 }
 
 // snap is how many bytes of requests the view needs.

@@ -1,5 +1,6 @@
 // Package symbols names addresses in a guest kernel: from the symbol table of
-// its ELF file, or from a System.map.
+// its ELF file, from a System.map, or from the table that the kernel carries in
+// its own memory.
 package symbols
 
 import (
@@ -62,7 +63,11 @@ func readELF(r io.ReaderAt) (*Table, error) {
 	defer f.Close()
 	syms, err := f.Symbols()
 	if errors.Is(err, elf.ErrNoSymbols) {
-		return nil, errors.New("it has no symbol table (stripped): use the kernel's System.map")
+		image, err := io.ReadAll(io.NewSectionReader(r, 0, 1<<40))
+		if err != nil {
+			return nil, err
+		}
+		return FromKernel(image)
 	}
 	if err != nil {
 		return nil, err

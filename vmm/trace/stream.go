@@ -19,6 +19,7 @@ type Meta struct {
 	CPUs      int                        `json:"cpus"`
 	Memory    uint64                     `json:"memory"`
 	Transport string                     `json:"transport"`
+	Kernel    string                     `json:"kernel,omitempty"` // its file, on the host where the machine runs
 	Began     time.Time                  `json:"began"`
 	Sources   []string                   `json:"sources"`
 	Devices   []Device                   `json:"devices"`
