@@ -98,6 +98,13 @@ func Run(ctx context.Context, program []byte, s Start, o Options) (r *Result, er
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	r = &Result{Start: s, Mem: m.Memory(), Others: make([]CPU, max(s.CPUs, 1)-1), m: m, out: out}
+	return r, r.run(ctx, max(o.Limit, s.Limit), r.begin)
+}
+
+// run runs the result's machine to its end, from what begin makes of the boot
+// processor. After an error the machine is closed.
+func (r *Result) run(ctx context.Context, limit time.Duration, begin func(vmm.VCPU) error) (err error) {
+	m := r.m
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -106,17 +113,17 @@ func Run(ctx context.Context, program []byte, s Start, o Options) (r *Result, er
 	r.events = m.Observe(keepEvents).NewMerger()
 	defer m.Unobserve()
 	if err := m.Pause(ctx); err != nil { // parks the CPUs before their first instruction
-		return nil, err
+		return err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	if err := r.follow(ctx, ended, max(o.Limit, s.Limit)); err != nil {
-		return nil, err
+	if err := r.follow(ctx, ended, limit, begin); err != nil {
+		return err
 	}
-	r.Output = out.String()
+	r.Output = r.out.String()
 	r.drain()
 	r.Devices = m.VirtioDevices()
-	return r, nil
+	return nil
 }
 
 // drain takes what has happened since.
@@ -127,13 +134,13 @@ func (r *Result) drain() {
 }
 
 // follow lets the machine run and looks at it now and then until it has ended.
-func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Duration) error {
+func (r *Result) follow(ctx context.Context, ended <-chan error, limit time.Duration, begin func(vmm.VCPU) error) error {
 	fail := func(err error) error {
 		r.m.Stop(err)
 		<-ended
 		return err
 	}
-	if err := r.m.OnCPU(0, r.begin); err != nil {
+	if err := r.m.OnCPU(0, begin); err != nil {
 		return fail(err)
 	}
 	begun := time.Now()

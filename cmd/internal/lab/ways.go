@@ -21,13 +21,15 @@ type Runner func(ctx context.Context, program []byte, o Options, w io.Writer) er
 
 // ways are those of the labs that have one, by number.
 var ways = map[int]way{
-	9: {run: runExits},
+	9:  {run: runExits},
+	12: {run: runFork, judge: judgeFork},
 }
 
 // later are the labs that look back at whole machines.
 func later() []Lab {
 	return []Lab{
 		{9, "09-exits", "what exits cost: ports, registers, doorbells, batches", consoleStart(64, vmm.NotifyIOEventFD), exitCases, checkExits},
+		{12, "12-fork", "snapshot and fork", Start{Input: "D"}, nil, nil},
 	}
 }
 

@@ -52,3 +52,24 @@ func TestOwnProgramOfLab9IsRunBothWays(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Lab 12's table: every clone has its own name, and none prepares itself again.
+func TestClonesOfLab12(t *testing.T) {
+	l, err := Find("12")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := l.File("demo.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: time.Minute}, &b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"ready after", `clone A: "AV\n" after`, `clone B: "BV\n" after`, `clone C: "CV\n" after`} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
