@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
 const (
@@ -185,10 +182,7 @@ func TestDebian(t *testing.T) {
 }
 
 func bootDebian(t *testing.T, image, accel string, args []string, login time.Duration, release string) {
-	overlay := filepath.Join(t.TempDir(), "debian.qcow2")
-	if _, err := disk.CreateOverlay(overlay, image, disk.Raw); err != nil {
-		t.Fatal(err)
-	}
+	overlay := overlayOf(t, image)
 	args = slices.Concat([]string{"run", "--accel", accel, "--memory", "512M",
 		"--disk", overlay + ",format=qcow2,id=debian", "--root", "id=debian"}, args)
 	began := time.Now()
@@ -201,7 +195,7 @@ func bootDebian(t *testing.T, image, accel string, args []string, login time.Dur
 	d.until("begin\r\n", login/2)
 	got := d.until("end\r\n", login/2)
 	for _, want := range []string{release, "VERSION_CODENAME=" + debianSuite} {
-		if !bytes.Contains([]byte(got), []byte(want)) {
+		if !strings.Contains(got, want) {
 			t.Errorf("its answers are %q, without %q", got, want)
 		}
 	}

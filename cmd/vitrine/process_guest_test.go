@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
 // programEnv makes the test binary the program itself.
@@ -119,8 +121,8 @@ func untilSaid(t *testing.T, cmd *exec.Cmd, word string) string {
 	return ""
 }
 
-// What the guest has synced is on the disk when the VMM is killed, raw and in
-// a file system.
+// What the guest has synced is on the disk when the VMM is killed: raw, in a
+// file system, and in an overlay, whose base stays as it was.
 func TestGuestDataSurvivesKill(t *testing.T) {
 	data := make([]byte, 3<<20)
 	r := rand.New(rand.NewPCG(8, 9))
@@ -131,48 +133,90 @@ func TestGuestDataSurvivesKill(t *testing.T) {
 	if err := os.WriteFile(source, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("%x", sha256.Sum256(data))
-	for name, c := range map[string]struct{ write, read string }{
-		"raw": {
-			"dd if=/dev/vda of=/dev/vdb bs=1M conv=notrunc && sync && echo synced && sleep 1000",
-			"head -c 3145728 /dev/vda | shasum -a 256",
-		},
-		"ext4": {
-			"mkdir /tmp/m && mount -t ext4 /dev/vdb /tmp/m && dd if=/dev/vda of=/tmp/m/file bs=1M && sync && echo synced && sleep 1000",
-			"mkdir /tmp/m && mount -t ext4 /dev/vda /tmp/m && cat /tmp/m/file | shasum -a 256",
-		},
+	for name, c := range map[string]struct {
+		ext4, overlay bool
+		write, read   string
+	}{
+		"raw":     {false, false, writeRaw, readRaw},
+		"ext4":    {true, false, writeExt4, readExt4},
+		"overlay": {true, true, writeExt4, readExt4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			target := filepath.Join(t.TempDir(), "target")
-			if err := os.WriteFile(target, nil, 0o600); err != nil {
+			target := newTarget(t, c.ext4)
+			base, err := os.ReadFile(target)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Truncate(target, 24<<20); err != nil {
-				t.Fatal(err)
+			setting := target
+			if c.overlay {
+				setting = overlayOf(t, target) + ",format=qcow2"
 			}
-			if name == "ext4" {
-				if out, err := exec.Command("mkfs.ext4", "-q", target).CombinedOutput(); err != nil {
-					t.Skipf("mkfs.ext4 (Debian: e2fsprogs): %v\n%s", err, out)
-				}
+			killAfterSync(t, source, setting, c.write)
+			now, err := os.ReadFile(target)
+			switch {
+			case err != nil:
+				t.Error(err)
+			case name == "raw" && !bytes.Equal(now[:len(data)], data):
+				t.Error("the file has not what was synced")
+			case c.overlay && !bytes.Equal(now, base):
+				t.Error("the base changed")
 			}
-			cmd := program(t, "run", "--accel", "soft", "--net", "none", "--disk", source+",ro", "--disk", target, "--", "sh", "-c", c.write)
-			untilSaid(t, cmd, "synced")
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
-			leavesNothing(t, cmd)
-
-			if name == "raw" {
-				if now, err := os.ReadFile(target); err != nil || !bytes.Equal(now[:len(data)], data) {
-					t.Errorf("the file has not what was synced, %v", err)
-				}
-			}
-			out, err := program(t, "run", "--accel", "soft", "--net", "none", "--disk", target, "--", "sh", "-c", c.read).Output()
+			want := fmt.Sprintf("%x", sha256.Sum256(data))
+			out, err := program(t, "run", "--accel", "soft", "--net", "none", "--disk", setting, "--", "sh", "-c", c.read).Output()
 			if err != nil || !strings.HasPrefix(string(out), want) {
 				t.Errorf("another guest reads %q, %v; want %s", out, err, want)
 			}
 		})
 	}
+}
+
+// Commands that copy the disk vda to vdb and say so, and that sum up what was
+// written, which is 3 MiB.
+const (
+	writeRaw  = "dd if=/dev/vda of=/dev/vdb bs=1M conv=notrunc && sync && echo synced && sleep 1000"
+	readRaw   = "head -c 3145728 /dev/vda | shasum -a 256"
+	writeExt4 = "mkdir /tmp/m && mount -t ext4 /dev/vdb /tmp/m && dd if=/dev/vda of=/tmp/m/file bs=1M && sync && echo synced && sleep 1000"
+	readExt4  = "mkdir /tmp/m && mount -t ext4 /dev/vda /tmp/m && cat /tmp/m/file | shasum -a 256"
+)
+
+// newTarget is a disk of zeros, or with an empty ext4.
+func newTarget(t *testing.T, ext4 bool) string {
+	t.Helper()
+	target := filepath.Join(t.TempDir(), "target")
+	if err := os.WriteFile(target, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(target, 24<<20); err != nil {
+		t.Fatal(err)
+	}
+	if ext4 {
+		if out, err := exec.Command("mkfs.ext4", "-q", target).CombinedOutput(); err != nil {
+			t.Skipf("mkfs.ext4 (Debian: e2fsprogs): %v\n%s", err, out)
+		}
+	}
+	return target
+}
+
+// overlayOf is a qcow2 image over the raw image base.
+func overlayOf(t *testing.T, base string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "overlay.qcow2")
+	if _, err := disk.CreateOverlay(path, base, disk.Raw); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// killAfterSync runs a guest with both disks until the command says that it has
+// synced, and kills the VMM.
+func killAfterSync(t *testing.T, source, target, command string) {
+	t.Helper()
+	cmd := program(t, "run", "--accel", "soft", "--net", "none", "--disk", source+",ro", "--disk", target, "--", "sh", "-c", command)
+	untilSaid(t, cmd, "synced")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	leavesNothing(t, cmd)
 }
