@@ -71,7 +71,7 @@ func checkConsole(t *testing.T, g *guest, dev string, out *lines, n int) {
 	g.put("/tmp/text", []byte(text), 0o600)
 	before := out.Len()
 	g.must(g.probe(), "give", dev, "/tmp/text")
-	waitFor(t, time.Minute, func() string { return fmt.Sprintf("%d bytes of %d arrived", out.Len()-before, len(text)) },
+	waitFor(t, patience, func() string { return fmt.Sprintf("%d bytes of %d arrived", out.Len()-before, len(text)) },
 		func() bool { return out.Len() >= before+len(text) })
 	if got := out.String()[before:]; got != text {
 		t.Errorf("%s: %d bytes arrived, not what was sent", dev, len(got))
@@ -100,7 +100,7 @@ func TestGuestVirtioConsole(t *testing.T) {
 			before := out.Len()
 			g.put("/tmp/noise", in, 0o600)
 			g.must(g.probe(), "give", "/dev/hvc0", "/tmp/noise")
-			waitFor(t, time.Minute, func() string { return fmt.Sprintf("%d bytes arrived", out.Len()-before) },
+			waitFor(t, patience, func() string { return fmt.Sprintf("%d bytes arrived", out.Len()-before) },
 				func() bool { return out.Len() >= before+len(in) })
 			if !bytes.Equal([]byte(out.String()[before:]), in) {
 				t.Error("from the guest: not what was sent")

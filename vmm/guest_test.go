@@ -23,6 +23,10 @@ import (
 	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
+// patience is how long a guest may take for anything: a guest whose kernel KVM
+// emulates, on a host that is busy, takes minutes for what is done in seconds.
+const patience = 15 * time.Minute
+
 // testFolder holds what all tests of a run share: the embedded guest unpacked,
 // the probe. It is made when first needed.
 var testFolder string
@@ -93,8 +97,8 @@ func bootGuest(t testing.TB, cfg vmm.Config) *guest {
 	case err := <-g.ended:
 		g.ended <- err
 		t.Fatalf("the guest ended before its agent was ready: %v\n%s", err, g.console)
-	case <-time.After(5 * time.Minute):
-		t.Fatalf("no agent after five minutes\n%s", g.console)
+	case <-time.After(patience):
+		t.Fatalf("no agent after %v\n%s", patience, g.console)
 	}
 	return g
 }
@@ -160,7 +164,7 @@ func (g *guest) exec(argv ...string) (stdout, stderr string, status agent.Status
 
 func (g *guest) execWith(stdin *bytes.Reader, argv ...string) (stdout, stderr string, status agent.Status) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var o, e bytes.Buffer
 	cmd := &agent.Command{Args: argv, Stdout: &o, Stderr: &e}
@@ -217,7 +221,7 @@ func (g *guest) background(argv ...string) (wait func() string) {
 			if err != nil {
 				g.t.Fatalf("in the guest: %q: %v", argv, err)
 			}
-		case <-time.After(2 * time.Minute):
+		case <-time.After(patience):
 			g.t.Fatalf("in the guest: %q does not end; so far %q", argv, out)
 		}
 		return out.String()
@@ -227,7 +231,7 @@ func (g *guest) background(argv ...string) (wait func() string) {
 // put copies a file of the host's into the guest.
 func (g *guest) put(path string, data []byte, perm os.FileMode) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := g.agent.Put(ctx, path, bytes.NewReader(data), agent.PutOptions{Mode: perm}); err != nil {
 		g.t.Fatalf("copy %s into the guest: %v", path, err)
@@ -256,7 +260,7 @@ func (g *guest) wait() error {
 	case err := <-g.ended:
 		g.ended <- err
 		return err
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		g.t.Fatalf("the guest does not end\n%s", g.console)
 		return nil
 	}
