@@ -83,6 +83,7 @@ func (g *gate) pass(work <-chan func()) bool {
 		}
 		for len(work) > 0 {
 			f := <-work
+			g.cond.Broadcast() // there is room for more work
 			g.mu.Unlock()
 			f()
 			g.mu.Lock()
@@ -165,20 +166,21 @@ func (g *gate) result() *StopError {
 	return g.end
 }
 
-// submit hands work to a parked CPU's thread and says whether it will be done.
+// submit hands work to a parked CPU's thread, after what others have for it,
+// and says whether it will be done.
 func (g *gate) submit(work chan<- func(), f func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.want != gatePause {
-		return false
+	for g.want == gatePause {
+		select {
+		case work <- f:
+			g.cond.Broadcast()
+			return true
+		default:
+			g.cond.Wait()
+		}
 	}
-	select {
-	case work <- f:
-		g.cond.Broadcast()
-		return true
-	default:
-		return false
-	}
+	return false
 }
 
 // drain does what work is left when a CPU ends, so that nobody waits for it.

@@ -141,6 +141,7 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 			replayCommand(),
 			statsCommand(),
 			topCommand(),
+			viewCommand(),
 			balloonCommand(),
 			upCommand(),
 			downCommand(),

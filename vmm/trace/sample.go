@@ -1,9 +1,12 @@
 package trace
 
-// Sample appends to dst at most budget of events and the pieces that belong to
-// them, in order: of kinds that are rare among events all, of the others the
-// newest. It returns how many events, pieces apart, it left out.
-func Sample(dst, events []Event, budget int) (sample []Event, left int) {
+import "slices"
+
+// Sample appends to dst the indices of at most budget of events and of the
+// pieces that belong to them, in order: of kinds that are rare among events
+// all, of the others the newest. It returns how many events, pieces apart, it
+// left out.
+func Sample(dst []int, events []Event, budget int) (sample []int, left int) {
 	var counts, keep [kindCount]int
 	total := 0
 	for i := range events {
@@ -15,29 +18,25 @@ func Sample(dst, events []Event, budget int) (sample []Event, left int) {
 	share(&counts, &keep, budget)
 	// From the newest back, so that what is kept of a kind is one stretch.
 	marked := make(map[uint64]bool) // owners whose pieces are wanted
-	at := len(events)
-	taken := make([]int, 0, min(len(events), 2*budget))
-	for at > 0 {
-		at--
+	begin := len(dst)
+	for at := len(events) - 1; at >= 0; at-- {
 		e := &events[at]
 		switch k := e.Kind; {
 		case k >= kindCount:
 		case k.piece():
 			if marked[e.Aux] {
-				taken = append(taken, at)
+				dst = append(dst, at)
 			}
 		case keep[k] > 0:
 			keep[k]--
 			total--
-			taken = append(taken, at)
+			dst = append(dst, at)
 			if id := e.id(); id != 0 {
 				marked[id] = true
 			}
 		}
 	}
-	for i := len(taken) - 1; i >= 0; i-- {
-		dst = append(dst, events[taken[i]])
-	}
+	slices.Reverse(dst[begin:])
 	return dst, total
 }
 

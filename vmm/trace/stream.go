@@ -245,5 +245,8 @@ func (s *StreamReader) Next() (Event, error) {
 	return unpack(&w), nil
 }
 
+// Ready says whether Next has an event without reading on.
+func (s *StreamReader) Ready() bool { return len(s.left) >= eventSize }
+
 // End is what stands at the stream's end; nil before Next has returned io.EOF.
 func (s *StreamReader) End() *End { return s.end }
