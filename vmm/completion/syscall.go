@@ -3,6 +3,7 @@ package completion
 import (
 	"encoding/binary"
 
+	"github.com/vitrine-vmm/vitrine/vmm/paging"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -27,6 +28,16 @@ import (
 // that jumps there) looks the same but for RCX and R11; there SYSCALL is what
 // the program could have executed as well.
 
+// Rarely, and on busy hosts alone, such a KVM delivers that page fault once more
+// after the completion. The stack is still the user's then, where SMAP forbids
+// the kernel to push, and the guest gets #DF, which has a stack of its own. Its entry begins with CLAC too, and what the guest had is
+// in the frame, now with the kernel's CS, error code 0 and the user's RSP. The
+// guest is set back to LSTAR where its page tables permit the fetch that is said
+// to have failed.
+
+// mostRetries is how often in a row: a real double fault there is the guest's.
+const mostRetries = 3
+
 // syscalls is what is known of the guest's SYSCALL registers. They are read
 // when a system call enters at another address than the last, and again after
 // the descriptor tables have moved: no kernel keeps those of the kernel before
@@ -36,6 +47,7 @@ type syscalls struct {
 	lstar, cstar uint64
 	star, mask   uint64
 	gdt, idt     uint64 // where the tables were
+	retries      int    // of one system call's entry
 }
 
 func (c *syscalls) see(s *x86.Sregs) {
@@ -58,7 +70,7 @@ func (e *Engine) learnSyscalls() error {
 // syscallEntry turns a page fault that was a SYSCALL into its entry. It
 // returns unknown where the CLAC is only a CLAC.
 func (e *Engine) syscallEntry() verdict {
-	s, r := e.s, e.r
+	s := e.s
 	// What is cheap to check goes first: kernels execute CLAC all the time.
 	if e.mode != mode64 || s.EFER&x86.EFERSCE == 0 || s.CR2>>63 == 0 {
 		return unknown
@@ -75,22 +87,47 @@ func (e *Engine) syscallEntry() verdict {
 	if frame.rip != e.calls.lstar && frame.rip != e.calls.cstar {
 		return unknown
 	}
-	e.op(OpSYSCALL)
-	r.RIP, r.RSP = frame.rip, frame.rsp
-	r.RFLAGS = frame.rflags&^(e.calls.mask|x86.FlagRF) | x86.Flag1
 	selector := uint16(e.calls.star>>32) &^ 3
+	switch {
+	case frame.isUserFetch():
+		e.calls.retries = 0
+		frame.rflags &^= e.calls.mask | x86.FlagRF
+	case frame.isEntry(selector) && e.calls.retries < mostRetries && e.canFetch(frame.rip):
+		e.calls.retries++
+	default:
+		return unknown
+	}
+	e.op(OpSYSCALL)
+	e.r.RIP, e.r.RSP, e.r.RFLAGS = frame.rip, frame.rsp, frame.rflags|x86.Flag1
 	s.CS = x86.Segment{Selector: selector, Limit: ^uint32(0), Type: 11, S: 1, Present: 1, L: 1, G: 1}
 	s.SS = x86.Segment{Selector: selector + 8, Limit: ^uint32(0), Type: 3, S: 1, Present: 1, DB: 1, G: 1}
 	e.res.Sregs = true
 	return moved
 }
 
+// canFetch says whether the guest's page tables let the kernel execute at a.
+func (e *Engine) canFetch(a uint64) bool {
+	_, _, ok := e.cpu.Translate(e.mem, a, paging.Fetch)
+	return ok
+}
+
 type faultFrame struct {
 	code, rip, cs, rflags, rsp uint64
 }
 
+// isUserFetch says whether a program's instruction fetch failed.
+func (f *faultFrame) isUserFetch() bool {
+	const want = x86.PFUser | x86.PFFetch
+	return f.cs&3 == 3 && f.code&want == want && f.code>>16 == 0
+}
+
+// isEntry says whether the frame is that of a double fault right after SYSCALL.
+func (f *faultFrame) isEntry(selector uint16) bool {
+	return f.code == 0 && f.cs == uint64(selector) && f.rsp>>63 == 0
+}
+
 // faultFrame reads the frame on top of the stack and says whether it is that
-// of a user's instruction fetch at CR2.
+// of a fault at RIP = CR2.
 func (e *Engine) faultFrame() (f faultFrame, ok bool) {
 	var b [40]byte
 	before := e.res
@@ -101,6 +138,5 @@ func (e *Engine) faultFrame() (f faultFrame, ok bool) {
 	}
 	word := func(n int) uint64 { return binary.LittleEndian.Uint64(b[8*n:]) }
 	f = faultFrame{code: word(0), rip: word(1), cs: word(2), rflags: word(3), rsp: word(4)}
-	const want = x86.PFUser | x86.PFFetch
-	return f, f.rip == cr2 && f.cs&3 == 3 && f.code&want == want && f.code>>16 == 0
+	return f, f.rip == cr2
 }

@@ -238,6 +238,46 @@ func TestClacThatIsNoSyscall(t *testing.T) {
 	}
 }
 
+// TestEntryThatFaultedAgain: a double fault at LSTAR, with the user's stack, is
+// the host's mistake where the page tables permit the fetch.
+func TestEntryThatFaultedAgain(t *testing.T) {
+	clac := []byte{0x0f, 0x01, 0xca}
+	frame := []uint64{0, lstar, 0x10, x86.Flag1 | x86.FlagZF, 0x7fff_0000, 0x18}
+	b := newBench(t)
+	for i := range 3 {
+		b.userFault(frame...)
+		b.regs.RIP = 0x1000
+		res, err := b.Complete(clac, &b.regs, &b.s)
+		if err != nil || res.Op != completion.OpSYSCALL || !res.Sregs {
+			t.Fatalf("%d: %v %+v", i, err, res)
+		}
+		want(t, "RIP", b.regs.RIP, lstar)
+		want(t, "RSP", b.regs.RSP, 0x7fff_0000)
+		want(t, "RFLAGS", b.regs.RFLAGS, x86.Flag1|x86.FlagZF)
+		want(t, "CS", uint64(b.s.CS.Selector), 0x10)
+	}
+	b.userFault(frame...)
+	b.regs.RIP = 0x1000
+	if res, err := b.Complete(clac, &b.regs, &b.s); err != nil || res.Op != completion.OpCLAC {
+		t.Errorf("again and again: %v %+v", err, res)
+	}
+	for name, change := range map[string]func(b *bench){
+		"a page that is not":   func(b *bench) { b.put64(0x12ff8, 0) },
+		"no execution":         func(b *bench) { b.put64(0x12ff8, 0xe7|1<<63) },
+		"the kernel's stack":   func(b *bench) { b.put64(int(b.regs.RSP)+32, lstar-0x100) },
+		"another segment":      func(b *bench) { b.put64(int(b.regs.RSP)+16, 0x20) },
+		"another double fault": func(b *bench) { b.put64(int(b.regs.RSP)+8, lstar+1) },
+	} {
+		b = newBench(t)
+		b.userFault(frame...)
+		change(b)
+		b.regs.RIP = 0x1000
+		if res, err := b.Complete(clac, &b.regs, &b.s); err != nil || res.Op != completion.OpCLAC || res.Sregs {
+			t.Errorf("%s: %v %+v", name, err, res)
+		}
+	}
+}
+
 // A kernel that follows another in the same memory has other registers, though
 // perhaps the same LSTAR.
 func TestSyscallRegistersAreReadAgainForAnotherKernel(t *testing.T) {
