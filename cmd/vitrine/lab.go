@@ -34,7 +34,8 @@ func labCommand() *cli.Command {
 			sub("show", "print a lab's page, a hint, or the exercise to begin with", "N", []cli.Flag{lang,
 				&cli.IntFlag{Name: "hint", Usage: "print hint `K` instead"},
 				&cli.BoolFlag{Name: "exercise", Usage: "print the exercise's source instead"}}, showLab),
-			sub("run", "run the demonstration, or your program", "N [FILE]", []cli.Flag{accel, limit}, runLab),
+			sub("run", "run the demonstration, or your program", "N [FILE]", []cli.Flag{accel, limit,
+				&cli.StringFlag{Name: "on-crash", Usage: "`WHAT` to do when the CPU gives up: core[=FILE] writes one"}}, runLab),
 			sub("check", "check your program, or the exercise as it is given", "N [FILE]", []cli.Flag{accel, limit}, checkLab),
 			sub("solution", "print the solution", "N", nil, func(c *cli.Context, l lab.Lab) error {
 				return printLabFile(c, l, "solution"+l.Source())
@@ -87,7 +88,11 @@ func showLab(c *cli.Context, l lab.Lab) error {
 
 // labProgram is the program of the file that was named, or of the lab itself.
 func labProgram(c *cli.Context, l lab.Lab, own string) ([]byte, lab.Options, error) {
-	o := lab.Options{Accel: c.String("accel"), Limit: c.Duration("limit")}
+	var debug debugOptions
+	if err := debug.parseDebug(c); err != nil {
+		return nil, lab.Options{}, err
+	}
+	o := lab.Options{Accel: c.String("accel"), Limit: c.Duration("limit"), Core: debug.core}
 	if o.Limit <= 0 {
 		return nil, o, &usageError{errors.New("--limit must be positive"), "the default is 5s"}
 	}

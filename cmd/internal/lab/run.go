@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Accel string        // as vmm.Config.Accel
 	Limit time.Duration // after which a program that has not halted is stopped
+	Core  string        // the file for a core when the CPU gives up; "" for none
 }
 
 // Result is how a program ended.

@@ -62,7 +62,7 @@ func newMachine(program []byte, s Start, o Options, out *output) (*vmm.Machine, 
 	if err := os.WriteFile(kernel, haltKernel(), 0o600); err != nil {
 		return nil, err
 	}
-	cfg := vmm.Config{Name: "lab", Memory: max(s.Memory, guestSize), CPUs: s.CPUs, Accel: o.Accel, Notify: s.Notify, Kernel: kernel,
+	cfg := vmm.Config{Name: "lab", Memory: max(s.Memory, guestSize), CPUs: s.CPUs, Accel: o.Accel, Notify: s.Notify, Kernel: kernel, CoreFile: o.Core,
 		Console: vmm.Serial{In: strings.NewReader(s.Input), Out: out}}
 	if s.Disk != nil {
 		d, err := blk.New(blk.Inline(blk.NewMemory(s.Disk, false)), blk.Options{})

@@ -29,6 +29,7 @@ var ways = map[int]way{
 func later() []Lab {
 	return []Lab{
 		{9, "09-exits", "what exits cost: ports, registers, doorbells, batches", consoleStart(64, vmm.NotifyIOEventFD), exitCases, checkExits},
+		{11, "11-wreck", "triple fault: read the wreck", Start{}, wreckCases, checkWreck},
 		{12, "12-fork", "snapshot and fork", Start{Input: "D"}, nil, nil},
 	}
 }
