@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -100,6 +101,10 @@ func labProgram(c *cli.Context, l lab.Lab, own string) ([]byte, lab.Options, err
 		return nil, o, &usageError{fmt.Errorf("unexpected argument %q", c.Args().Get(2)), "flags stand before the number"}
 	}
 	if file := c.Args().Get(1); file != "" {
+		if ext := filepath.Ext(file); (ext == ".s" || ext == ".go") && ext != l.Source() {
+			return nil, o, &usageError{fmt.Errorf("%s: lab %d takes a %s file", file, l.Number, l.Source()),
+				fmt.Sprintf("begin with: vitrine lab show --exercise %d", l.Number)}
+		}
 		p, err := lab.Program(c.Context, file)
 		return p, o, err
 	}

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
@@ -39,6 +40,8 @@ func (r *Result) closedGate(in int) string {
 	modem, enable := r.lastWrite(uartModem), r.lastWrite(uartEnable)
 	reads := r.accesses(com1, false)
 	switch {
+	case strings.ReplaceAll(r.Output, "\x00", "") == r.Start.Input:
+		return "a handler must ask whether there is a byte (bit 0 of port 0x3fa is clear if there is a reason for the interrupt): this one took a byte that was not there, a zero"
 	case reads == 0 && r.Output != "":
 		return "the handler must read the byte from port 0x3f8: until then the UART does not interrupt for another"
 	case modem&modemListen != modemListen:

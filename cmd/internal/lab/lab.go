@@ -33,6 +33,7 @@ func All() []Lab {
 		{3, "03-long-mode", "protected and long mode, page tables", Start{}, these(Start{}), checkWindow},
 		{4, "04-interrupts", "a UART and interrupts", Start{Input: "hello\n"},
 			these(Start{Input: "vitrine\n"}, Start{Input: "a line that is longer than a FIFO\n"}), checkEcho},
+		{Number: 5, Folder: deviceFolder, Title: "MMIO and a device of your own"},
 		{6, "06-virtio-blk", "a virtio-blk driver from scratch", diskStart(0), these(diskStart(1), diskStart(6)), checkDisk},
 		{7, "07-two-cpus", "two CPUs (INIT, SIPI)", cpusStart(2), these(cpusStart(2), cpusStart(4)), checkCPUs},
 	}, later()...)

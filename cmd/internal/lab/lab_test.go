@@ -86,10 +86,10 @@ func TestGuestSolutionsUnderKVM(t *testing.T) {
 		t.Skip(err)
 	}
 	for _, l := range All() {
-		if l.Made() != ".bin" {
+		if l.Made() != ".bin" && l.Made() != ".go" {
 			continue
 		}
-		program, err := l.File("solution.bin")
+		program, err := l.File("solution" + l.Made())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,6 +161,9 @@ func TestAssemblerErrorsAreClear(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := Program(t.Context(), "../../../docs/labs/01-twelve-bytes/demo.s")
 	if err == nil || !strings.Contains(err.Error(), "install GNU binutils") {
+		t.Error(err)
+	}
+	if _, err := buildDevice(t.Context(), t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "go is not installed") {
 		t.Error(err)
 	}
 	if _, err := Find("99"); err == nil || !strings.Contains(err.Error(), "there are 1 to") {

@@ -23,6 +23,7 @@ type Runner func(ctx context.Context, program []byte, o Options, w io.Writer) er
 var ways = map[int]way{
 	9:  {run: runExits},
 	12: {run: runFork, judge: judgeFork},
+	5:  {".go", ".go", runDevice, judgeDevice},
 }
 
 // later are the labs that look back at whole machines.

@@ -2,6 +2,7 @@
 # interrupts. This one polls, and its handler is not there yet.
 	.set	DATA, 0x3f8		# COM1: receiver buffer and transmitter
 	.set	ENABLE, 0x3f9		# interrupt enable: bit 0 is received data
+	.set	IDENT, 0x3fa		# interrupt identification: bit 0 is clear if there is a reason
 	.set	MODEM, 0x3fc		# modem control
 	.set	STATUS, 0x3fd		# line status: bit 0 is data ready
 	.set	PIC, 0x20		# commands

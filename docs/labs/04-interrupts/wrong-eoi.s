@@ -1,6 +1,7 @@
 # The solution without the end of interrupt.
 	.set	DATA, 0x3f8
 	.set	ENABLE, 0x3f9
+	.set	IDENT, 0x3fa
 	.set	MODEM, 0x3fc
 	.set	PIC, 0x20
 	.set	PICDATA, 0x21
@@ -38,11 +39,15 @@ sleep:	sti				# takes effect after the next instruction:
 receive:
 	push	%ax
 	push	%dx
+	mov	$IDENT, %dx		# is there a reason for this interrupt?
+	in	(%dx), %al
+	test	$1, %al
+	jnz	end
 	mov	$DATA, %dx
 	in	(%dx), %al		# the UART's reason is gone once this is read
 	out	%al, (%dx)
 	mov	%al, %bl
-	pop	%dx
+end:	pop	%dx
 	pop	%ax
 	iretw
 
