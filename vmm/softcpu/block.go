@@ -52,6 +52,7 @@ type codeCache struct {
 	table  []*block // direct-mapped by key
 	pages  map[uint64][]*block
 	d      decoder
+	held   bool  // the instruction just decoded is an STI
 	last   *inst // the comparison just decoded, which a jump may be fused with
 	lastOp *opcode
 
@@ -235,7 +236,7 @@ func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 	d := &cc.d
 	*d = decoder{c: c, mode: c.mode, page: e.bytes(), pos: int(lin & pageMask)}
 	b := block{key: key, off: uint16(lin & pageMask)}
-	cc.last = nil
+	cc.last, cc.held = nil, false
 	look := c.debug.looking && c.mode&modeStep != 0
 	if look {
 		cc.insts = append(cc.insts, inst{fn: opLook, off: b.off, flags: flagImplied})
@@ -283,7 +284,11 @@ func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
 	switch {
 	case d.err == decodeTooLong && b.n == 0:
 		*in = inst{fn: opGP0, off: uint16(start)}
-	case d.err != decodeOK:
+	case b.n > 0 && (d.err != decodeOK || d.op.attr&aAlone != 0) && cc.held:
+		cc.insts = cc.insts[:len(cc.insts)-1]
+		cc.insts[len(cc.insts)-1].fn = opSTIEnd
+		return true, true
+	case d.err != decodeOK, b.n > 0 && d.op.attr&aAlone != 0:
 		*in = inst{fn: opFallthrough, off: uint16(start), next: uint16(start), flags: flagImplied}
 		return true, true
 	}
@@ -314,8 +319,9 @@ func (c *cpu) closeBlock(d *decoder, b *block, in *inst) bool {
 		return true
 	}
 	hold := d.op.attr&aHold != 0
-	full := b.n >= maxBlock && !hold
+	full := b.n >= maxBlock && !hold || d.op.attr&aAlone != 0
 	if !full && !b.cross && d.pos < pageSize && c.mode&modeStep == 0 {
+		c.code.held = hold
 		return false
 	}
 	if hold {
@@ -369,7 +375,8 @@ func (c *cpu) dropCode() {
 // opStale replaces the instructions of a block whose page has been written to,
 // also while the block is running: what is behind the store is decoded anew.
 func opStale(c *cpu, in *inst) bool {
-	return c.branch(c.ipAt(in.off))
+	c.stop = stopAgain
+	return false
 }
 
 // opFallthrough goes on with the next block.

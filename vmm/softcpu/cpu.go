@@ -90,6 +90,7 @@ type cpu struct {
 	irq    atomic.Bool   // the interrupt controller has something
 	wake   chan struct{}
 	halted bool
+	alone  bool   // the next instruction gets a block of its own
 	until  uint64 // leave the run loop when icount gets here
 
 	tlb   tlb
@@ -146,6 +147,8 @@ const (
 	stopExit             // cpu.io has an access for a device
 	stopOut              // leave Run with cpu.event.exit
 	stopDone             // the instruction is complete, and the loop is to look at attn
+	stopAgain            // the instruction did nothing and is to be looked up again
+	stopAlone            // the same, and to be executed in a block of its own
 )
 
 // Bits of cpu.attn.
@@ -159,7 +162,7 @@ const (
 	attnStep               // single-step, a hook or a breakpoint: one instruction at a time
 	attnTimer              // the timer may be due
 	attnShadow             // the instruction after STI or MOV SS is next
-	attnTurn               // another CPU's turn
+	attnAlone              // one instruction is executed alone: see cpu.fits
 	attnHalt               // halted or waiting for SIPI
 	attnEvent              // cpu.event has changed from outside: an injected event
 )

@@ -93,6 +93,7 @@ const (
 	aGPR32  // ModRM.rm is a general register of 32 or, with REX.W, 64 bits whatever the prefixes
 	aProt   // #UD in real and virtual-8086 mode
 	aHold   // the block goes on for at least one more instruction
+	aAlone  // a block of its own: it reads the time, or what it does is seen at once
 	aString // implied memory operands: in.seg is the source's, in.rm the destination's segment base
 )
 

@@ -68,8 +68,22 @@ func (s *ioState) answer() {
 	s.pos, s.pending = 0, false
 }
 
+// among says whether the running instruction is one of several in a block. It
+// then is to be executed again, alone: a chip reads the time, and what it does
+// is to be seen before the next instruction.
+func (c *cpu) among() bool {
+	if c.next == nil || c.next != c.cur || c.cur.n == 1 || c.event.entering {
+		return false
+	}
+	c.stop = stopAlone
+	return true
+}
+
 // deviceLoad reads from a physical address that is not RAM.
 func (c *cpu) deviceLoad(phys uint64, size uint8) (uint64, bool) {
+	if c.among() {
+		return 0, false
+	}
 	if v, ok := c.vm.chipLoad(c, phys, size); ok {
 		return v, true
 	}
@@ -80,6 +94,9 @@ func (c *cpu) deviceLoad(phys uint64, size uint8) (uint64, bool) {
 }
 
 func (c *cpu) deviceStore(phys uint64, size uint8, v uint64) bool {
+	if c.among() {
+		return false
+	}
 	if c.vm.chipStore(c, phys, size, v) || c.event.entering {
 		return true
 	}

@@ -5,7 +5,7 @@ package softcpu
 func (c *cpu) loop() {
 	for {
 		b := c.next
-		if b == nil || c.attn.Load() != 0 || c.icount >= c.until {
+		if b == nil || c.attn.Load() != 0 || c.icount+uint64(b.n) > c.until {
 			if b = c.boundary(); b == nil {
 				return
 			}
@@ -48,6 +48,7 @@ func (c *cpu) halt(b *block, i int) bool {
 	}
 	c.next, c.linkTo = nil, -1
 	c.rip = c.ipAt(in.off)
+	c.alone = why == stopAlone
 	switch why {
 	case stopFault:
 		c.fixStackFault(in)
@@ -64,7 +65,7 @@ func (c *cpu) halt(b *block, i int) bool {
 func (c *cpu) boundary() *block {
 	for {
 		if c.next != nil && c.stop == stopNone {
-			if c.attn.Load() == 0 && c.icount < c.until {
+			if c.attn.Load() == 0 && c.icount+uint64(c.next.n) <= c.until {
 				return c.next
 			}
 			c.rip = c.ipAt(c.next.off)
@@ -76,7 +77,7 @@ func (c *cpu) boundary() *block {
 				return nil
 			}
 		}
-		if c.findBlock() {
+		if c.findBlock() && c.fits() {
 			return c.next
 		}
 		c.stop = stopNone
@@ -85,6 +86,22 @@ func (c *cpu) boundary() *block {
 			return nil
 		}
 	}
+}
+
+// fits sees to it that the next block does not go beyond until, nor beyond an
+// instruction that has to be executed alone: what happens, happens at the same
+// instruction however the code came to be cut into blocks. It returns false
+// with the fault of fetching raised.
+func (c *cpu) fits() bool {
+	alone := c.alone
+	c.alone = false
+	if n := uint64(c.next.n); n == 1 || c.icount+n <= c.until && !alone {
+		return true
+	}
+	c.attn.Or(attnAlone)
+	c.mode |= modeStep
+	c.next, c.linkTo = nil, -1
+	return c.findBlock()
 }
 
 // attend looks at everything that may happen between two instructions, in the
@@ -100,6 +117,7 @@ func (c *cpu) attend() bool {
 		c.kicked()
 		return false
 	}
+	c.attn.And(^uint32(attnAlone))
 	c.setMode()
 	if c.event.inhibit != 0 && !c.inhibited() {
 		return true

@@ -58,9 +58,9 @@ func addSystem(t *[256]opcode) {
 	t[0x21] = opcode{name: "mov", fn: opMovFromDR, attr: aModRM | aPriv | aNoData}
 	t[0x22] = opcode{name: "mov", fn: opMovToCR, attr: aModRM | aPriv | aEnd | aNoData}
 	t[0x23] = opcode{name: "mov", fn: opMovToDR, attr: aModRM | aPriv | aEnd | aNoData}
-	t[0x30] = opcode{name: "wrmsr", fn: opWrmsr, attr: aPriv | aEnd}
-	t[0x31] = opcode{name: "rdtsc", fn: opRdtsc}
-	t[0x32] = opcode{name: "rdmsr", fn: opRdmsr, attr: aPriv}
+	t[0x30] = opcode{name: "wrmsr", fn: opWrmsr, attr: aPriv | aEnd | aAlone}
+	t[0x31] = opcode{name: "rdtsc", fn: opRdtsc, attr: aAlone}
+	t[0x32] = opcode{name: "rdmsr", fn: opRdmsr, attr: aPriv | aAlone}
 	t[0x33] = opcode{name: "rdpmc", fn: opRdpmc}
 	t[0x34] = opcode{name: "sysenter", fn: opSysenter, attr: aEnd}
 	t[0x35] = opcode{name: "sysexit", fn: opSysexit, attr: aEnd}
@@ -130,7 +130,7 @@ var (
 		{name: "lmsw", fn: opLmsw, attr: aEnd | aMem16},
 		{group: split(opcode{name: "invlpg", fn: opInvlpg, attr: aEnd | aNoData}, &[8]opcode{
 			0: {name: "swapgs", fn: opSwapgs},
-			1: {name: "rdtscp", fn: opRdtsc, op: 1},
+			1: {name: "rdtscp", fn: opRdtsc, attr: aAlone, op: 1},
 		})},
 	}
 	group8 [8]opcode

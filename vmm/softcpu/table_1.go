@@ -164,14 +164,14 @@ func addMisc(t *[256]opcode) {
 	t[0xfb] = opcode{name: "sti", fn: opSTI, attr: aHold}
 	t[0xfc] = opcode{name: "cld", fn: opCld}
 	t[0xfd] = opcode{name: "std", fn: opStd}
-	t[0xe4] = opcode{name: "in", fn: opIn, attr: aByte, imm: immU8}
-	t[0xe5] = opcode{name: "in", fn: opIn, imm: immU8}
-	t[0xe6] = opcode{name: "out", fn: opOut, attr: aByte, imm: immU8}
-	t[0xe7] = opcode{name: "out", fn: opOut, imm: immU8}
-	t[0xec] = opcode{name: "in", fn: opIn, attr: aByte, op: 1}
-	t[0xed] = opcode{name: "in", fn: opIn, op: 1}
-	t[0xee] = opcode{name: "out", fn: opOut, attr: aByte, op: 1}
-	t[0xef] = opcode{name: "out", fn: opOut, op: 1}
+	t[0xe4] = opcode{name: "in", fn: opIn, attr: aAlone | aByte, imm: immU8}
+	t[0xe5] = opcode{name: "in", fn: opIn, attr: aAlone, imm: immU8}
+	t[0xe6] = opcode{name: "out", fn: opOut, attr: aAlone | aByte, imm: immU8}
+	t[0xe7] = opcode{name: "out", fn: opOut, attr: aAlone, imm: immU8}
+	t[0xec] = opcode{name: "in", fn: opIn, attr: aAlone | aByte, op: 1}
+	t[0xed] = opcode{name: "in", fn: opIn, attr: aAlone, op: 1}
+	t[0xee] = opcode{name: "out", fn: opOut, attr: aAlone | aByte, op: 1}
+	t[0xef] = opcode{name: "out", fn: opOut, attr: aAlone, op: 1}
 	t[0xf1] = opcode{name: "int1", fn: opInt1, attr: aEnd}
 }
 
@@ -182,6 +182,9 @@ func addStrings(t *[256]opcode) {
 	}
 	both(0x6c, "ins", opIns)
 	both(0x6e, "outs", opOuts)
+	for at := 0x6c; at <= 0x6f; at++ {
+		t[at].attr |= aAlone
+	}
 	both(0xa4, "movs", opMovs)
 	both(0xa6, "cmps", opCmps)
 	both(0xaa, "stos", opStos)
