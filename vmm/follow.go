@@ -15,6 +15,9 @@ type TraceOptions struct {
 	Events int  // that each source keeps for a reader that is slow; default a million
 	Snap   int  // bytes of each request to keep; default trace.DefaultSnap
 	Record bool // the states of the devices too, so that they can be replayed
+	// Instructions, if not nil, has single instructions too: the software CPU
+	// only. Nothing of such a trace is lost: the guest waits for its reader.
+	Instructions *InstructionTrace
 }
 
 // DefaultTraceEvents is how many events each source keeps.
@@ -37,6 +40,9 @@ func (m *Machine) StartTrace(o TraceOptions) (*Tracing, error) {
 		o.Events = DefaultTraceEvents
 	}
 	t := &Tracing{m: m, opt: o}
+	if err := m.canTraceInstructions(o.Instructions); err != nil {
+		return nil, err
+	}
 	t.session = m.Observe(o.Events)
 	t.session.WantSnap(o.Snap)
 	t.merger = t.session.NewMergerNow()
@@ -51,11 +57,21 @@ func (m *Machine) StartTrace(o TraceOptions) (*Tracing, error) {
 		}
 		t.Meta.States = states
 	}
+	if o.Instructions != nil {
+		t.merger.Pace()
+		m.traceInstructions(o.Instructions)
+	}
 	return t, nil
 }
 
 // Cancel ends a trace that nobody will follow.
-func (t *Tracing) Cancel() { t.m.Unobserve() }
+func (t *Tracing) Cancel() {
+	if t.opt.Instructions != nil {
+		t.m.endInstructions(t.opt.Instructions)
+		t.merger.Unpace()
+	}
+	t.m.Unobserve()
+}
 
 // TraceSink takes a trace.
 type TraceSink interface {
@@ -69,7 +85,7 @@ const followEvery = 10 * time.Millisecond
 // Follow hands the events to sink, in order, until ctx is done, done is closed
 // (the machine's Run has returned) or the sink fails; the trace then ends.
 func (t *Tracing) Follow(ctx context.Context, done <-chan struct{}, sink TraceSink) error {
-	defer t.m.Unobserve()
+	defer t.Cancel()
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	var events []trace.Event
@@ -82,19 +98,23 @@ func (t *Tracing) Follow(ctx context.Context, done <-chan struct{}, sink TraceSi
 			over = true
 		case <-tick.C:
 		}
+		if over && t.opt.Instructions != nil {
+			t.m.endInstructions(t.opt.Instructions) // or the last would never be read
+		}
 		for {
 			read := t.merger.Read
 			if over {
 				read = t.merger.Drain
 			}
 			events = read(events[:0], batch)
-			if len(events) == 0 {
+			n := len(events)
+			if n == 0 {
 				break
 			}
-			if err := sink.Events(events); err != nil {
+			if err := sink.Events(t.wanted(events)); err != nil {
 				return err
 			}
-			if len(events) < batch && over {
+			if n < batch && over {
 				break
 			}
 		}

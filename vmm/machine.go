@@ -69,7 +69,7 @@ func New(cfg Config) (*Machine, error) {
 // assemble is the whole machine in the order in which its parts need each
 // other: accelerator, memory, chips, virtio devices, kernel, CPUs.
 func (m *Machine) assemble() (err error) {
-	if m.vm, err = openAccelerator(m.cfg.Accel, m.cfg.Log, softcpu.Options{Deterministic: m.cfg.Deterministic}); err != nil {
+	if m.vm, err = openAccelerator(m.cfg.Accel, m.cfg.Log, softcpu.Options{Deterministic: m.cfg.Deterministic, Unknown: m.unknownInstruction}); err != nil {
 		return err
 	}
 	m.times.mark(PhaseVMCreated)

@@ -14,6 +14,7 @@ type observation struct {
 	mu      sync.Mutex
 	users   int
 	session *trace.Session
+	each    []*InstructionTrace // who wants instructions
 }
 
 // Observe begins a look at the machine's events, or joins the one there is.
@@ -40,11 +41,7 @@ func (m *Machine) Observe(events int) *trace.Session {
 	source := func(i int) observer {
 		return observer{o.session, o.session.Sources[i].Ring, uint16(i)}
 	}
-	index := deviceIndex(o.session.Devices)
-	for i, c := range m.cpus {
-		c.observe(&cpuObserver{observer: source(i), index: index})
-		c.kick() // so that it takes up the hooks
-	}
+	m.observeCPUs()
 	for i, s := range m.virtio {
 		s.Trace(&queueObserver{source(len(m.cpus) + i)})
 	}
@@ -52,6 +49,21 @@ func (m *Machine) Observe(events int) *trace.Session {
 	m.watcher.Store(w)
 	m.platform.uart.OnReceive(w.received)
 	return o.session
+}
+
+// observeCPUs has the CPUs write events, of single instructions too if somebody
+// wants them.
+func (m *Machine) observeCPUs() {
+	o := &m.observed
+	index := deviceIndex(o.session.Devices)
+	for i, c := range m.cpus {
+		w := &cpuObserver{observer: observer{o.session, o.session.Sources[i].Ring, uint16(i)}, index: index}
+		if len(o.each) > 0 {
+			w.each = newInstructionObserver(w.observer, i, o.each)
+		}
+		c.observe(w)
+		c.kick() // so that it takes up the hooks
+	}
 }
 
 // Unobserve ends a look that Observe began.

@@ -11,6 +11,7 @@ import (
 type cpuObserver struct {
 	observer
 	index map[string]uint32 // of the session's devices, by their names on a bus
+	each  *instructionObserver
 }
 
 // maxString is how many bytes of a string instruction's are kept.
@@ -43,9 +44,17 @@ func (c *vcpu) hook() {
 	case o == nil:
 		v.OnEvent(nil)
 		v.OnSystem(nil)
+		v.OnInstruction(nil)
 	default:
-		v.OnEvent(func(e softcpu.Event) { o.vector(c.id, &e) })
 		v.OnSystem(func(s softcpu.System) { o.system(c.id, &s) })
+		if w := o.each; w != nil {
+			w.cpu = v
+			v.OnInstruction(w.instruction)
+			v.OnEvent(func(e softcpu.Event) { w.event(&e); o.vector(c.id, &e) })
+			return
+		}
+		v.OnInstruction(nil)
+		v.OnEvent(func(e softcpu.Event) { o.vector(c.id, &e) })
 	}
 }
 

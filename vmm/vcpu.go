@@ -111,11 +111,13 @@ func (c *vcpu) loop() *StopError {
 			c.hook()
 			c.answerGlance()
 			if !c.m.gate.pass(c.work) {
+				c.lastInstruction()
 				return nil
 			}
 			continue
 		}
 		if end := c.handle(&x); end != nil {
+			c.lastInstruction()
 			return end
 		}
 		c.recent.note(&x)

@@ -45,10 +45,16 @@ func traceCommand() *cli.Command {
 		Description: "With NAME, of a machine that runs, until it ends or Ctrl-C. Otherwise of a machine\n" +
 			"of its own, from the first instruction on; it takes the flags of run.\n" +
 			"The events of a machine of its own go to standard error, unless --output says otherwise.",
-		Flags:        append(viewFlags(), runFlags()...),
+		Flags: append(append(viewFlags(),
+			&cli.BoolFlag{Name: "instructions", Usage: "show each instruction with the registers and flags it changes; implies --accel soft"},
+			&cli.BoolFlag{Name: "registers", Usage: "with --instructions: all registers before and after each"},
+		), runFlags()...),
 		BashComplete: completeNames,
 		Action: func(c *cli.Context) error {
 			v, err := parseView(c)
+			if err == nil {
+				err = v.parseInstructions(c)
+			}
 			if err != nil {
 				return err
 			}
@@ -58,7 +64,7 @@ func traceCommand() *cli.Command {
 				}
 				return traceMachine(c, name, v)
 			}
-			return runWatched(c, following(vmm.TraceOptions{Snap: v.snap()}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
+			return runWatched(c, following(vmm.TraceOptions{Snap: v.snap(), Instructions: v.instructionTrace()}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
 				v.name(&t.Meta)
 				return v.open(&t.Meta, c.App.ErrWriter)
 			}))
@@ -95,7 +101,7 @@ func runWatched(c *cli.Context, w ...watcher) error {
 
 // traceMachine shows the events of a running machine.
 func traceMachine(c *cli.Context, name string, v *view) error {
-	s, conn, err := openTrace(c, name, url.Values{"snap": {strconv.Itoa(v.snap())}})
+	s, conn, err := openTrace(c, name, v.query(c))
 	if err != nil {
 		return err
 	}
@@ -159,8 +165,9 @@ func passOn(s *trace.StreamReader, sink vmm.TraceSink) error {
 }
 
 // traceExtra serves a machine's events: /v1/stream/trace, with snap=BYTES of
-// each request, events=N that a source keeps for a slow reader, and record=1 for
-// the devices' states.
+// each request, events=N that a source keeps for a slow reader, record=1 for the
+// devices' states, and instructions=changes or all for single instructions, those
+// that may match filter=EXPRESSION.
 func traceExtra(m *vmm.Machine) control.Extra {
 	stream := func(ctx context.Context, r *http.Request, conn net.Conn) error {
 		o := vmm.TraceOptions{Record: r.URL.Query().Get("record") == "1"}
@@ -169,6 +176,10 @@ func traceExtra(m *vmm.Machine) control.Extra {
 		}
 		if n, err := strconv.Atoi(r.URL.Query().Get("events")); err == nil {
 			o.Events = max(1, min(n, vmm.DefaultTraceEvents))
+		}
+		var err error
+		if o.Instructions, err = askedInstructions(r.URL.Query()); err != nil {
+			return err
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -201,6 +212,9 @@ type view struct {
 	perfetto string
 	pcap     string
 	output   string
+
+	instructions bool
+	registers    bool // all of them
 }
 
 func parseView(c *cli.Context) (*view, error) {

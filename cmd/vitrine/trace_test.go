@@ -191,3 +191,49 @@ func TestCoreOfACrash(t *testing.T) {
 		}
 	})
 }
+
+// TestTraceOfInstructions: by their function, as text, as JSON and with all
+// registers, without saying that it takes the software CPU.
+func TestTraceOfInstructions(t *testing.T) {
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	table := filepath.Join(t.TempDir(), "System.map")
+	if err := os.WriteFile(table, []byte("0000000000100000 T begin\n0000000000200000 T other\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := func(more ...string) []string {
+		return append([]string{"trace", "--instructions", "--memory", "16M", "--net", "none", "--symbols", table, "--kernel", tinyKernel(t, out(0x3f8, 'H'), powerOff, forever)}, more...)
+	}
+	status, o, e := vitrine(nil, args("--filter", "instruction symbol=begin mode=long cpl=0")...)
+	if status != 0 || o != "H" || !strings.Contains(e, "<begin+") || !strings.Contains(e, "rdx 0x0→0x3f8") || strings.Contains(e, "IO out") {
+		t.Errorf("%d %q\n%s", status, o, e)
+	}
+	if status, _, e := vitrine(nil, args("--filter", "instruction symbol=other")...); status != 0 || e != "" {
+		t.Errorf("of a function that is not executed: %d\n%s", status, e)
+	}
+	status, _, e = vitrine(nil, args("--json", "--filter", "what~out")...)
+	var l struct {
+		Instruction struct {
+			Assembly, Mode string
+			Bits, CPL      int
+			FlagsBefore    []string
+		}
+	}
+	first, _, _ := strings.Cut(e, "\n")
+	if err := json.Unmarshal([]byte(first), &l); status != 0 || err != nil || l.Instruction.Assembly != "out dx, al" || l.Instruction.Bits != 64 {
+		t.Errorf("%d %v %+v\n%s", status, err, l, e)
+	}
+	if status, _, e := vitrine(nil, args("--registers", "--filter", "instruction")...); status != 0 || !strings.Contains(e, "cr3=0x") || !strings.Contains(e, "rdx=0x0→0x3f8") {
+		t.Errorf("all registers: %d\n%s", status, e)
+	}
+	for _, c := range []struct{ args, want string }{
+		{"--accel kvm", "--accel soft"},
+		{"--filter mode=none", "no mode"},
+	} {
+		if status, _, e := vitrine(nil, args(strings.Fields(c.args)...)...); status != statusUsage || !strings.Contains(e, c.want) {
+			t.Errorf("%s: %d %q", c.args, status, e)
+		}
+	}
+	if status, _, e := vitrine(nil, "trace", "--registers", "--kernel", tinyKernel(t, powerOff)); status != statusUsage || !strings.Contains(e, "--instructions") {
+		t.Errorf("--registers alone: %d %q", status, e)
+	}
+}

@@ -75,6 +75,11 @@ func (w *viewer) show(it *trace.Item, l *decode.Line) error {
 	if _, err := w.buf.WriteString(l.String() + "\n"); err != nil {
 		return err
 	}
+	if w.registers && l.Instruction != nil {
+		if _, err := w.buf.WriteString(l.Instruction.Table()); err != nil {
+			return err
+		}
+	}
 	if !w.why {
 		return nil
 	}

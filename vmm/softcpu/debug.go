@@ -62,6 +62,7 @@ type debug struct {
 	hits    uint8  // guest's watchpoints that were hit, as in DR6
 	hit     bool   // a debugger's was
 	hitAt   uint64
+	code    [maxInstruction]byte // fetched's
 }
 
 // watchpoint is one of the debugger's or of the guest's; dr is the bit of the
@@ -87,7 +88,8 @@ func (v *VCPU) SetDebug(d Debug) error {
 }
 
 // OnInstruction has f called before each instruction is executed, with its
-// bytes; the registers are as the instruction finds them. nil ends that. f runs
+// bytes, which are good until f returns; the registers are as the instruction
+// finds them. nil ends that. f runs
 // in Run, and may read the CPU's state.
 func (v *VCPU) OnInstruction(f func(rip uint64, code []byte)) {
 	v.c.debug.each = f
@@ -216,10 +218,10 @@ func (c *cpu) debugExit(vector uint32, dr6 uint64) {
 }
 
 // fetched is n bytes of code, as far as they are in the TLB for fetches, which
-// code that was just decoded is.
+// code that was just decoded is. They are good until the next call.
 func (c *cpu) fetched(lin uint64, n int) []byte {
-	var code []byte
-	for i := range uint64(n) {
+	code := c.debug.code[:0]
+	for i := range uint64(min(n, len(c.debug.code))) {
 		a := (lin + i) & c.ipMask
 		e := &c.tx[a>>12&tlbMask]
 		if e.tag != a&^pageMask || e.page == nil {

@@ -12,8 +12,13 @@ const pieceSize = 24
 // be followed by the event that they belong to, whose Aux or RIP names id. It
 // returns how many bytes it took.
 func EmitData(r *Ring, e Event, id uint64, parts [][]byte, limit int) int {
+	e.Kind = KindData
+	return emitPieces(r, e, id, parts, limit)
+}
+
+func emitPieces(r *Ring, e Event, id uint64, parts [][]byte, limit int) int {
 	var b [pieceSize]byte
-	e.Kind, e.Aux = KindData, id
+	e.Aux = id
 	total, n := 0, 0
 	flush := func() {
 		e.Size = uint8(n)
@@ -64,7 +69,9 @@ func (e *Event) id() uint64 {
 		if e.Count > 1 {
 			return e.ID()
 		}
-	case KindData, KindSegment:
+	case KindInstruction:
+		return e.ID()
+	case KindData, KindSegment, KindRegisters:
 		return e.Aux
 	}
 	return 0
@@ -93,7 +100,7 @@ func NewAssembler() *Assembler { return &Assembler{open: make(map[uint64]*Item)}
 func (a *Assembler) Add(e Event) (item Item, ok bool) {
 	id := e.id()
 	switch e.Kind {
-	case KindData, KindSegment:
+	case KindData, KindSegment, KindRegisters:
 		a.piece(id, &e)
 		return Item{}, false
 	}

@@ -1,6 +1,9 @@
 package trace
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Ring is the events of one source, the newest of them. Emit may be called
 // from any goroutine and never waits; Read from one at a time.
@@ -8,6 +11,8 @@ type Ring struct {
 	head  atomic.Uint64 // events ever emitted
 	mask  uint64
 	slots []slot
+	// pace is a reader that nothing may be lost for, or nil.
+	pace atomic.Pointer[Reader]
 }
 
 // slot is one event, a cache line of words that are each loaded and stored
@@ -50,6 +55,7 @@ type Reader struct {
 	ring *Ring
 	next uint64
 	lost uint64
+	seen atomic.Uint64 // next, for a source that is paced
 }
 
 // NewReader returns a reader of the events from now on.
@@ -83,12 +89,33 @@ func (rd *Reader) Next() (Event, bool) {
 		switch state {
 		case slotReady:
 			rd.next++
+			rd.seen.Store(rd.next)
 			return e, true
 		case slotPending:
 			return Event{}, false
 		}
 		rd.next++
+		rd.seen.Store(rd.next)
 		rd.lost++
+	}
+}
+
+// Pace has Room wait for rd until Unpace.
+func (r *Ring) Pace(rd *Reader) { rd.seen.Store(rd.next); r.pace.Store(rd) }
+
+// Unpace ends Pace.
+func (r *Ring) Unpace() { r.pace.Store(nil) }
+
+// Room waits until the reader of Pace, if there is one, has read so much that
+// half of the ring is free. It is for sources that may wait, and
+// of which nobody would believe a part.
+func (r *Ring) Room() {
+	for {
+		rd := r.pace.Load()
+		if rd == nil || r.head.Load()-rd.seen.Load() < uint64(len(r.slots))/2 {
+			return
+		}
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 

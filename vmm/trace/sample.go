@@ -41,7 +41,7 @@ func Sample(dst []int, events []Event, budget int) (sample []int, left int) {
 }
 
 // piece says whether such an event is part of another.
-func (k Kind) piece() bool { return k == KindData || k == KindSegment }
+func (k Kind) piece() bool { return k == KindData || k == KindSegment || k == KindRegisters }
 
 // share divides budget among kinds: those that want less than their equal part
 // get it all, and the rest divide what is left.

@@ -63,7 +63,7 @@ func TestSampleOfManyKinds(t *testing.T) {
 		}
 	}
 	got, left := Sample(nil, events, 57)
-	if len(got) > 57 || len(got) < 36 || left != 100*18-len(got) {
+	if len(got) > 57 || len(got) < 36 || left != 100*19-len(got) {
 		t.Errorf("%d events, left out %d", len(got), left)
 	}
 }

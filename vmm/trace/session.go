@@ -121,6 +121,20 @@ func (s *Session) NewMerger() *Merger {
 // what is older can be put in order with the events of other sources.
 const settle = 2 * time.Millisecond
 
+// Pace has sources that may wait do so for m, until Unpace: see Ring.Room.
+func (m *Merger) Pace() {
+	for i, src := range m.session.Sources {
+		src.Ring.Pace(m.readers[i])
+	}
+}
+
+// Unpace ends Pace.
+func (m *Merger) Unpace() {
+	for _, src := range m.session.Sources {
+		src.Ring.Unpace()
+	}
+}
+
 // Read appends to events what happened up to a moment ago, in order, at most
 // limit of them.
 func (m *Merger) Read(events []Event, limit int) []Event {

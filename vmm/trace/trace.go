@@ -32,13 +32,15 @@ const (
 	KindRequest          // what a chain meant: Addr operation, Value and Aux operands, for the device to decode
 	KindMark             // the guest wrote the debug port: Value mark
 	KindPhase            // the VMM reached a phase of the machine's life: Value vmm.Phase
-	KindInstruction      // one instruction, of a software CPU: Value and Aux its bytes
+	KindInstruction      // one instruction, of a software CPU: see Instruction
 	KindData             // bytes that belong to the next event of the source with the same id: Addr, Value, RIP, Size of them; Aux id
 	KindSegment          // a descriptor of such an event's chain: Addr guest physical address, Value length, Write device-writable; Aux id
 	KindVector           // an exception or interrupt on its way to its handler: Addr vector, Value error code, Aux VectorHasCode…
 	KindCPUID            // Addr leaf | subleaf<<32, Value EAX | EBX<<32, Aux ECX | EDX<<32
 	KindHalt             // the CPU waits for an interrupt
 	KindInput            // bytes arrived at a chip from outside: Value their number, KindData before it what they are
+	KindRegisters        // what a KindInstruction that follows did to registers: as KindData
+	KindUnknown          // an instruction that the software CPU does not have, before its #UD: Value and Aux its bytes
 	kindCount
 )
 
@@ -60,7 +62,7 @@ func (e *Event) Device() (index uint32, offset uint32) { return uint32(e.Aux >> 
 
 var kindNames = [...]string{"none", "io", "mmio", "exit", "complete", "rdmsr", "wrmsr", "irq",
 	"doorbell", "pop", "push", "request", "mark", "phase", "instruction",
-	"data", "segment", "vector", "cpuid", "halt", "input"}
+	"data", "segment", "vector", "cpuid", "halt", "input", "registers", "unknown"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {

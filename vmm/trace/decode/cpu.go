@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
@@ -20,12 +18,15 @@ func cpuLine(l *Line, it *trace.Item) {
 		if it.Value != 0 {
 			l.Text += fmt.Sprintf(" %#x", it.Value)
 		}
-	case trace.KindComplete, trace.KindInstruction:
+	case trace.KindComplete, trace.KindUnknown:
 		code := instruction(it)
+		if inst, ok := decodeOne(code, 64); ok && it.Kind == trace.KindUnknown {
+			code = code[:inst.Len] // what came with it is the next instruction's
+		}
 		l.What, l.Data = disassemble(code, it.RIP), code
 		verb := "completed"
-		if it.Kind == trace.KindInstruction {
-			verb = "executed"
+		if it.Kind == trace.KindUnknown {
+			verb = "the software CPU does not have"
 		}
 		l.Text = fmt.Sprintf("%s %s (%s)", verb, l.What, bytesText(code))
 		l.why = l.Kind
@@ -60,18 +61,8 @@ func instruction(it *trace.Item) []byte {
 
 // disassemble is the first instruction of code, of 64-bit code as far as the
 // event tells.
-func disassemble(code []byte, pc uint64) (text string) {
-	// The disassembler is another's, and the bytes are the guest's.
-	defer func() {
-		if recover() != nil {
-			text = "an instruction"
-		}
-	}()
-	inst, err := x86asm.Decode(code, 64)
-	if err != nil || inst.Op == 0 {
-		return newer(code)
-	}
-	return strings.ToLower(x86asm.IntelSyntax(inst, pc, nil))
+func disassemble(code []byte, pc uint64) string {
+	return assembly(code, 64, pc, func(uint64) string { return "" })
 }
 
 // newer names the instructions that the disassembler is too old for and that

@@ -43,7 +43,11 @@ type Line struct {
 	Chain   []string      `json:"segments,omitempty"` // descriptors
 	Text    string        `json:"text"`               // everything but time, source and RIP
 
-	why string // the key of its explanation
+	Instruction *Instruction `json:"instruction,omitempty"`
+
+	why     string // the key of its explanation
+	early   bool   // of an instruction that is yet to be executed: no texts, no time
+	unnamed bool   // nobody knows the symbol
 }
 
 // accessor names an access to a device.
@@ -135,6 +139,8 @@ func (d *Decoder) Line(it *trace.Item) Line {
 		d.accessLine(&l, it)
 	case trace.KindPop, trace.KindPush, trace.KindDoorbell, trace.KindIRQ:
 		d.queueLine(&l, it)
+	case trace.KindInstruction:
+		d.instructionLine(&l, it)
 	default:
 		cpuLine(&l, it)
 	}
@@ -199,7 +205,7 @@ var legacyPorts = map[uint64]string{
 // String is the line as a terminal shows it.
 func (l *Line) String() string {
 	s := fmt.Sprintf("%12.6f %-8s %9s  %s", l.Time.Seconds(), l.Source, "+"+short(l.Since), l.Text)
-	if l.RIP != 0 {
+	if l.RIP != 0 && l.Instruction == nil {
 		s += fmt.Sprintf("  rip=%#x", l.RIP)
 		if l.Symbol != "" {
 			s += " " + l.Symbol

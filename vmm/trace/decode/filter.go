@@ -2,12 +2,11 @@ package decode
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
 // Filter says which lines are wanted. Its language, loosest first:
@@ -16,13 +15,53 @@ import (
 //	FIELD = != < <= > >= VALUE; FIELD = FROM..TO; FIELD ~ TEXT (contains)
 //	WORD: a kind of event, a device, a source, or what the text contains
 //
-// Fields: kind, device, source, queue, what, symbol, text (texts); cpu, port,
-// addr, value, size, rip (numbers); took, time, since, latency (durations);
-// write, read.
-type Filter struct{ root func(*Line) bool }
+// Fields: kind, device, source, queue, what, symbol, text, mode (texts); cpu,
+// port, addr, value, size, rip, cpl (numbers); took, time, since, latency
+// (durations); write, read. symbol = NAME is any address in the function.
+type Filter struct{ root test }
+
+// test looks at a line.
+type test func(*Line) verdict
+
+// verdict is what a test says of a line: no, yes, or, of one that is not there
+// yet, that it depends.
+type verdict int8
+
+const (
+	no    verdict = -1
+	maybe verdict = 0
+	yes   verdict = 1
+)
+
+func verdictOf(b bool) verdict {
+	if b {
+		return yes
+	}
+	return no
+}
 
 // Match says whether the line is wanted; a nil Filter wants all.
-func (f *Filter) Match(l *Line) bool { return f == nil || f.root(l) }
+func (f *Filter) Match(l *Line) bool { return f == nil || f.root(l) == yes }
+
+// Where is what is known of an instruction before it is executed.
+type Where struct {
+	CPU    int
+	RIP    uint64
+	Symbol string
+	Mode   x86.Mode
+	CPL    int
+}
+
+// MayMatch says whether the line of an instruction there may be wanted: no
+// means that it certainly is not. Without named, nobody knows the Symbol.
+func (f *Filter) MayMatch(w Where, named bool) bool {
+	if f == nil {
+		return true
+	}
+	l := Line{CPU: w.CPU, Source: fmt.Sprintf("vcpu%d", w.CPU), Kind: trace.KindInstruction.String(), RIP: w.RIP, Symbol: w.Symbol,
+		Instruction: &Instruction{Mode: w.Mode.String(), CPL: w.CPL}, early: true, unnamed: !named}
+	return f.root(&l) != no
+}
 
 // FilterError is a mistake in a filter and where it is.
 type FilterError struct {
@@ -116,7 +155,7 @@ func (p *filterParser) next() {
 
 func (p *filterParser) word(s string) bool { return p.tok.kind == tokWord && p.tok.text == s }
 
-func (p *filterParser) or() (func(*Line) bool, error) {
+func (p *filterParser) or() (test, error) {
 	if p.depth++; p.depth > 100 {
 		return nil, p.mistake("too deep")
 	}
@@ -125,28 +164,28 @@ func (p *filterParser) or() (func(*Line) bool, error) {
 	for err == nil && p.word("or") {
 		p.next()
 		a := left
-		var b func(*Line) bool
+		var b test
 		b, err = p.and()
-		left = func(l *Line) bool { return a(l) || b(l) }
+		left = func(l *Line) verdict { return max(a(l), b(l)) }
 	}
 	return left, err
 }
 
-func (p *filterParser) and() (func(*Line) bool, error) {
+func (p *filterParser) and() (test, error) {
 	left, err := p.not()
 	for err == nil && p.tok.kind != tokEnd && !p.word("or") && p.tok.text != ")" {
 		if p.word("and") {
 			p.next()
 		}
 		a := left
-		var b func(*Line) bool
+		var b test
 		b, err = p.not()
-		left = func(l *Line) bool { return a(l) && b(l) }
+		left = func(l *Line) verdict { return min(a(l), b(l)) }
 	}
 	return left, err
 }
 
-func (p *filterParser) not() (func(*Line) bool, error) {
+func (p *filterParser) not() (test, error) {
 	switch {
 	case p.word("not") || p.tok.kind == tokOp && p.tok.text == "!":
 		if p.depth++; p.depth > 100 {
@@ -155,7 +194,7 @@ func (p *filterParser) not() (func(*Line) bool, error) {
 		defer func() { p.depth-- }()
 		p.next()
 		f, err := p.not()
-		return func(l *Line) bool { return !f(l) }, err
+		return func(l *Line) verdict { return -f(l) }, err
 	case p.tok.kind == tokOp && p.tok.text == "(":
 		p.next()
 		f, err := p.or()
@@ -178,7 +217,7 @@ func (p *filterParser) not() (func(*Line) bool, error) {
 }
 
 // term is a comparison or a single word.
-func (p *filterParser) term() (func(*Line) bool, error) {
+func (p *filterParser) term() (test, error) {
 	name := p.tok
 	p.next()
 	op := p.tok
@@ -202,132 +241,23 @@ func (p *filterParser) term() (func(*Line) bool, error) {
 	return f, nil
 }
 
-func bare(word string) func(*Line) bool {
+func bare(word string) test {
 	switch word {
 	case "write":
-		return func(l *Line) bool { return l.Write }
+		return func(l *Line) verdict { return verdictOf(l.Write) }
 	case "read":
-		return func(l *Line) bool { return !l.Write && (l.Kind == "io" || l.Kind == "mmio") }
+		return func(l *Line) verdict { return verdictOf(!l.Write && (l.Kind == "io" || l.Kind == "mmio")) }
 	}
 	if _, err := trace.ParseKind(word); err == nil {
-		return func(l *Line) bool { return l.Kind == word }
+		return func(l *Line) verdict { return verdictOf(l.Kind == word) }
 	}
-	return func(l *Line) bool {
-		return l.Device == word || l.Source == word || strings.Contains(l.Text, word) || strings.Contains(l.Symbol, word)
-	}
-}
-
-type fieldKind uint8
-
-const (
-	fieldText fieldKind = iota
-	fieldNumber
-	fieldDuration
-)
-
-var fieldKinds = map[string]fieldKind{"kind": fieldText, "device": fieldText, "source": fieldText, "queue": fieldText, "what": fieldText,
-	"symbol": fieldText, "text": fieldText, "cpu": fieldNumber, "port": fieldNumber, "addr": fieldNumber, "value": fieldNumber,
-	"size": fieldNumber, "rip": fieldNumber, "took": fieldDuration, "time": fieldDuration, "since": fieldDuration, "latency": fieldDuration}
-
-// compare returns a comparison, or what is wrong with it.
-func compare(field, op, value string) (f func(*Line) bool, what string) {
-	kind, ok := fieldKinds[field]
-	switch {
-	case !ok:
-		return nil, fmt.Sprintf("no field %q: kind, device, source, queue, what, symbol, text, cpu, port, addr, value, size, rip, took, time, since, latency", field)
-	case kind == fieldText:
-		return compareText(field, op, value)
-	case op == "~":
-		return nil, fmt.Sprintf("~ looks in texts, and %s is a number", field)
-	}
-	parse := parseNumber
-	if kind == fieldDuration {
-		parse = parseTime
-	}
-	low, high, ranged := strings.Cut(value, "..")
-	a, err := parse(low)
-	b := a
-	if err == nil && ranged {
-		b, err = parse(high)
-	}
-	if err != nil {
-		return nil, err.Error()
-	}
-	if ranged && op != "=" && op != "==" && op != "!=" {
-		return nil, "a range goes with = or !="
-	}
-	return compareNumber(field, op, a, b)
-}
-
-func parseNumber(s string) (uint64, error) {
-	if len(s) == 1 && !unicode.IsDigit(rune(s[0])) {
-		return uint64(s[0]), nil // a character
-	}
-	v, err := strconv.ParseUint(s, 0, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not a number", s)
-	}
-	return v, nil
-}
-
-func parseTime(s string) (uint64, error) {
-	d, err := time.ParseDuration(s)
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is not a duration such as 10us, 1.5ms or 2s", s)
-	}
-	return uint64(d), nil
-}
-
-func compareText(field, op, value string) (func(*Line) bool, string) {
-	get := map[string]func(*Line) string{
-		"kind": func(l *Line) string { return l.Kind }, "device": func(l *Line) string { return l.Device },
-		"source": func(l *Line) string { return l.Source }, "queue": func(l *Line) string { return l.Queue },
-		"what": func(l *Line) string { return l.What }, "symbol": func(l *Line) string { return l.Symbol }, "text": func(l *Line) string { return l.Text },
-	}[field]
-	if field == "kind" && op != "~" {
-		if _, err := trace.ParseKind(value); err != nil {
-			return nil, err.Error()
+	return func(l *Line) verdict {
+		switch {
+		case l.Device == word || l.Source == word || strings.Contains(l.Text, word) || strings.Contains(l.Symbol, word):
+			return yes
+		case l.early:
+			return maybe
 		}
+		return no
 	}
-	switch op {
-	case "=", "==":
-		return func(l *Line) bool { return get(l) == value }, ""
-	case "!=":
-		return func(l *Line) bool { return get(l) != value }, ""
-	case "~":
-		return func(l *Line) bool { return strings.Contains(get(l), value) }, ""
-	}
-	return nil, fmt.Sprintf("%s compares numbers, and %s is a text: use =, != or ~", op, field)
-}
-
-func compareNumber(field, op string, a, b uint64) (func(*Line) bool, string) {
-	get := map[string]func(*Line) (uint64, bool){
-		"cpu":   func(l *Line) (uint64, bool) { return uint64(l.CPU), l.CPU >= 0 },
-		"port":  func(l *Line) (uint64, bool) { return l.Addr, l.Kind == "io" },
-		"addr":  func(l *Line) (uint64, bool) { return l.Addr, l.Kind == "mmio" || l.Kind == "io" },
-		"value": func(l *Line) (uint64, bool) { return l.Value, true },
-		"size":  func(l *Line) (uint64, bool) { return uint64(l.Size), true },
-		"rip":   func(l *Line) (uint64, bool) { return l.RIP, l.RIP != 0 },
-		"took":  func(l *Line) (uint64, bool) { return uint64(l.Took), true },
-		"time":  func(l *Line) (uint64, bool) { return uint64(l.Time), true },
-		"since": func(l *Line) (uint64, bool) { return uint64(l.Since), true }, "latency": func(l *Line) (uint64, bool) { return uint64(l.Latency), l.Latency != 0 },
-	}[field]
-	var test func(v uint64) bool
-	switch op {
-	case "=", "==":
-		test = func(v uint64) bool { return v >= a && v <= b }
-	case "!=":
-		test = func(v uint64) bool { return v < a || v > b }
-	case "<":
-		test = func(v uint64) bool { return v < a }
-	case "<=":
-		test = func(v uint64) bool { return v <= a }
-	case ">":
-		test = func(v uint64) bool { return v > a }
-	case ">=":
-		test = func(v uint64) bool { return v >= a }
-	default:
-		return nil, fmt.Sprintf("no operator %q", op)
-	}
-	return func(l *Line) bool { v, ok := get(l); return ok && test(v) }, ""
 }

@@ -37,6 +37,7 @@ var whys = map[string]string{
 	"injected":         "An interrupt controller interrupts the CPU: a timer's tick or a device's.",
 	"halt":             "The CPU has nothing to do and waits for an interrupt; it costs nothing until then.",
 	"input":            "Somebody typed, or standard input had something for the serial port.",
+	"unknown":          "The guest executes an instruction that this software CPU does not claim to have (CPUID tells a guest) and gets #UD, as on a processor without it.",
 	"instruction":      "One instruction of the guest's, as the software CPU executes it.",
 }
 
