@@ -12,6 +12,7 @@ import (
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
@@ -43,25 +44,22 @@ const (
 	axisHeight = 62
 )
 
-// charts draws all charts of which there is something to draw, as SVG.
-func charts(r *Result, w *words) (map[string][]byte, error) {
+// charts draws all charts of which there is something to draw.
+func charts(r *Result, w *words) (map[string]*figure, error) {
 	all := map[string]func(*Result, *words) (*figure, error){
 		"start": startChart, "work": workChart, "memory": memoryChart, "cpu": cpuChart, "density": densityChart, "disk": diskChart,
 	}
-	svgs := make(map[string][]byte)
+	figures := make(map[string]*figure)
 	for _, name := range chartNames() {
 		f, err := all[name](r, w)
 		if err != nil {
 			return nil, fmt.Errorf("chart %s: %w", name, err)
 		}
-		if f == nil {
-			continue
-		}
-		if svgs[name], err = f.svg(); err != nil {
-			return nil, fmt.Errorf("chart %s: %w", name, err)
+		if f != nil {
+			figures[name] = f
 		}
 	}
-	return svgs, nil
+	return figures, nil
 }
 
 // figure is plots above each other, and side by side.
@@ -70,8 +68,7 @@ type figure struct {
 	height vg.Length
 }
 
-func (f *figure) svg() ([]byte, error) {
-	c := vgsvg.NewWith(vgsvg.UseWH(chartWidth, f.height))
+func (f *figure) draw(c vg.CanvasSizer) {
 	d := draw.New(c)
 	t := draw.Tiles{Rows: len(f.plots), Cols: len(f.plots[0]), PadX: 14, PadY: 4, PadTop: 4, PadBottom: 4, PadLeft: 4, PadRight: 10}
 	canvases := plot.Align(f.plots, t, d)
@@ -80,8 +77,24 @@ func (f *figure) svg() ([]byte, error) {
 			p.Draw(canvases[y][x])
 		}
 	}
+}
+
+func (f *figure) svg() ([]byte, error) {
+	c := vgsvg.NewWith(vgsvg.UseWH(chartWidth, f.height))
+	f.draw(c)
 	var b bytes.Buffer
 	_, err := c.WriteTo(&b)
+	return b.Bytes(), err
+}
+
+// pngDPI makes a chart as wide as a page of paper at 200 dots an inch.
+const pngDPI = 144
+
+func (f *figure) png() ([]byte, error) {
+	c := vgimg.NewWith(vgimg.UseWH(chartWidth, f.height), vgimg.UseDPI(pngDPI), vgimg.UseBackgroundColor(color.White))
+	f.draw(c)
+	var b bytes.Buffer
+	_, err := vgimg.PngCanvas{Canvas: c}.WriteTo(&b)
 	return b.Bytes(), err
 }
 
@@ -240,7 +253,7 @@ func workChart(r *Result, w *words) (*figure, error) {
 		p.Title.Text, p.X.Label.Text = w.workload[load], "ms"
 		var all []float64
 		for j, e := range engines {
-			ms := millisOf(e.Work[load].Own)
+			ms := millisOf(e.Times(load))
 			if len(ms) == 0 {
 				continue
 			}

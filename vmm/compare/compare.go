@@ -90,7 +90,7 @@ func (c *Config) wanted(name string) bool {
 func EngineNames() []string {
 	return []string{"process", "namespaces", "runc", "crun", "podman", "docker", "runsc",
 		"vitrine-soft", "vitrine-kvm", "vitrine-warm", "vitrine-fork",
-		"qemu", "firecracker", "cloud-hypervisor", "lkvm", "gokvm"}
+		"qemu", "qemu-tcg", "firecracker", "cloud-hypervisor", "lkvm", "gokvm"}
 }
 
 // InstallHelp writes how the missing engines are got on Debian.
@@ -100,18 +100,19 @@ func InstallHelp(w io.Writer) error {
   runc               apt-get install runc
   crun               apt-get install crun
   podman             apt-get install podman
+  runsc              apt-get install runsc
   docker             apt-get install docker.io       (a running daemon is used; without one, root gets a private one for the comparison)
-  qemu               apt-get install qemu-system-x86
+  qemu, qemu-tcg     apt-get install qemu-system-x86
 
 Not in Debian: put the program on PATH.
 
-  runsc              https://gvisor.dev/docs/user_guide/install/
   firecracker        https://github.com/firecracker-microvm/firecracker/releases
   cloud-hypervisor   https://github.com/cloud-hypervisor/cloud-hypervisor/releases
   lkvm               https://git.kernel.org/pub/scm/linux/kernel/git/will/kvmtool.git, "make"
   gokvm              go install github.com/bobuhiro11/gokvm@latest
 
-Virtual machines other than vitrine-soft need /dev/kvm.
+Virtual machines need /dev/kvm, except vitrine-soft, vitrine-warm, vitrine-fork and qemu-tcg.
+Containers need root, and so does --cold-cache.
 `)
 	return err
 }

@@ -47,6 +47,17 @@ type Info struct {
 	OwnStatus bool
 	// KillAtEnd: the command does not end by itself.
 	KillAtEnd bool
+	// GaveUp is what the engine says on standard error when it will not go on
+	// and does not end either, if it has such a word.
+	GaveUp string
+	// RAM is a machine's, in bytes.
+	RAM uint64
+}
+
+// fallback is an Engine that has several ways to run the program.
+type fallback interface {
+	// Next goes on to the next way, because of err; false: there is none.
+	Next(err error) bool
 }
 
 // finder is an Engine of which not all processes are its command's children.
@@ -54,6 +65,12 @@ type finder interface {
 	// Names returns words of which one stands in the command line of each
 	// process that belongs to the instance but is no child of its command.
 	Names(id string) []string
+}
+
+// backed is an Engine whose machines' RAM is mapped from files.
+type backed interface {
+	// RAMFiles are those that exist for this instance alone.
+	RAMFiles(id string) []string
 }
 
 // Job is what the program is to do.
@@ -80,13 +97,14 @@ type Site struct {
 // newSite makes the folder: in memory where that can hold programs, so that
 // every engine's ./tmp is in memory as a machine's initramfs is.
 func newSite(c *Config) (*Site, error) {
-	dir, err := os.MkdirTemp("/dev/shm", "vitrine-compare-")
+	pattern := fmt.Sprintf("vitrine-compare-%d-", os.Getpid())
+	dir, err := os.MkdirTemp("/dev/shm", pattern)
 	if err == nil && !canExecute(dir) {
 		os.RemoveAll(dir)
 		err = errors.ErrUnsupported
 	}
 	if err != nil {
-		if dir, err = os.MkdirTemp("", "vitrine-compare-"); err != nil {
+		if dir, err = os.MkdirTemp("", pattern); err != nil {
 			return nil, fmt.Errorf("make a folder to work in: %w: set TMPDIR to one that you may write to", err)
 		}
 	}
@@ -209,9 +227,16 @@ func fileItem(kind, path string) DiskItem {
 	return d
 }
 
-// lastWords is the end of what a command said on standard error, for a reason.
+// lastWords is what a command said on standard error in the end, for a reason:
+// its last line, or the one above the stacks of a Go program that gave up.
 func lastWords(b []byte) string {
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for i, l := range lines {
+		if strings.HasPrefix(l, "goroutine ") && i > 0 {
+			lines = strings.Split(strings.TrimSpace(strings.Join(lines[:i], "\n")), "\n")
+			break
+		}
+	}
 	s := strings.TrimSpace(lines[len(lines)-1])
 	if len(s) > 300 {
 		s = "…" + s[len(s)-300:]

@@ -2,6 +2,7 @@ package compare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,72 +12,95 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
+	"github.com/vitrine-vmm/vitrine/vmm/doctor"
 )
 
-// buildVitrine is the vitrine program and the kernel for machines, once.
-var buildVitrine = sync.OnceValues(func() (Config, error) {
-	dir, err := os.MkdirTemp("", "vitrine-compare-test-")
-	if err != nil {
-		return Config{}, err
-	}
-	bin := filepath.Join(dir, "vitrine")
-	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/vitrine").CombinedOutput(); err != nil {
-		return Config{}, fmt.Errorf("%w: %s", err, out)
-	}
-	return Config{Runs: 1, Timeout: 30 * time.Second, Budget: time.Minute, Memory: 128 << 20, Vitrine: bin, Kernel: os.Getenv("VITRINE_TEST_KERNEL")}, nil
-})
+// built is where what tests share lies.
+var built string
 
-// slow engines are tried where the user asks for it.
-func skipSlow(t *testing.T, name string) {
-	switch name {
-	case "vitrine-kvm", "qemu", "firecracker", "cloud-hypervisor", "lkvm", "gokvm", "vitrine-warm", "vitrine-fork":
-		if os.Getenv("VITRINE_SLOW") == "" {
-			t.Skip("boots a machine under KVM: set VITRINE_SLOW=1")
-		}
+func TestMain(m *testing.M) {
+	var err error
+	if built, err = os.MkdirTemp("", "vitrine-compare-test-"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	os.RemoveAll(built)
+	os.Exit(code)
 }
 
-// TestEngines is the conformance test that every engine passes where it works:
-// it starts the program, passes on its output and status, can be killed while
-// the program runs, and leaves nothing behind.
-func TestEngines(t *testing.T) {
+// buildVitrine is a comparison with the vitrine program and a kernel.
+var buildVitrine = sync.OnceValues(func() (Config, error) {
+	cfg := Config{Runs: 1, Timeout: 2 * time.Minute, Budget: 5 * time.Minute, Memory: 128 << 20, Version: "test",
+		Vitrine: filepath.Join(built, "vitrine"), KernelWords: strings.Fields(guestimages.FewerInstructions)}
+	if out, err := exec.Command("go", "build", "-o", cfg.Vitrine, "../../cmd/vitrine").CombinedOutput(); err != nil {
+		return Config{}, fmt.Errorf("%w: %s", err, out)
+	}
+	var err error
+	cfg.Kernel, err = guestimages.Path(built, guestimages.KernelLean)
+	// Restored machines then take the software CPU, which needs nothing of the host.
+	cfg.KernelsEmulated = true
+	return cfg, err
+})
+
+func testConfig(t *testing.T) *Config {
+	t.Helper()
 	cfg, err := buildVitrine()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(filepath.Dir(cfg.Vitrine)) })
+	return &cfg
+}
+
+// TestEngines is the conformance test that every engine passes where it works:
+// it starts the program, passes on its output and status, can be killed while
+// the program runs, and leaves nothing behind. Those that boot a machine under
+// KVM are tried where that is quick, or the user asks for it.
+func TestEngines(t *testing.T) {
 	for _, e := range newEngines() {
+		if strings.HasPrefix(e.Info().Name, "vitrine-") && e.Info().Name != "vitrine-kvm" {
+			continue // TestGuestEngines
+		}
 		t.Run(e.Info().Name, func(t *testing.T) {
-			skipSlow(t, e.Info().Name)
-			if e.Info().Kind == KindMachine {
-				cfg.Kernel = cfg.Vitrine // vitrine has its own, others are for VITRINE_SLOW
-				if k := os.Getenv("VITRINE_TEST_KERNEL"); k != "" {
-					cfg.Kernel = k
+			if m, ok := e.(*machine); ok && m.needsKVM && os.Getenv("VITRINE_SLOW") == "" {
+				if slow, err := doctor.KernelEmulated(); err != nil || slow {
+					t.Skip("boots a machine under KVM, which is slow here: set VITRINE_SLOW=1")
 				}
 			}
-			testEngine(t, e, &cfg)
+			testEngine(t, e, testConfig(t))
 		})
 	}
 }
 
+// TestGuestEngines is TestEngines for those that need nothing but vitrine.
+func TestGuestEngines(t *testing.T) {
+	for _, e := range []Engine{vitrine("soft"), newWarm(), newFork()} {
+		t.Run(e.Info().Name, func(t *testing.T) { testEngine(t, e, testConfig(t)) })
+	}
+}
+
 func testEngine(t *testing.T, e Engine, cfg *Config) {
-	before := siteMounts(t)
 	site, err := newSite(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Prepare(t.Context(), site); err != nil {
-		e.Close()
-		site.Close()
+		closed := errors.Join(e.Close(), site.Close())
+		checkNothingLeft(t, site)
+		if e.Info().Name == "process" || strings.HasPrefix(e.Info().Name, "vitrine-") || closed != nil {
+			t.Fatal(err, closed)
+		}
 		t.Skipf("does not work here: %v", err)
 	}
 	c := newTestComparison(t, cfg, site, e)
 	t.Run("success", func(t *testing.T) { testSuccess(t, c) })
 	t.Run("cancelled", func(t *testing.T) { testCancelled(t, c) })
+	t.Run("killed", func(t *testing.T) { testKilled(t, c) })
 	if err := c.close(); err != nil {
 		t.Errorf("clear up: %v", err)
 	}
-	checkNothingLeft(t, site, before)
+	checkNothingLeft(t, site)
 }
 
 func newTestComparison(t *testing.T, cfg *Config, site *Site, e Engine) *comparison {
@@ -94,7 +118,11 @@ func newTestComparison(t *testing.T, cfg *Config, site *Site, e Engine) *compari
 }
 
 func testSuccess(t *testing.T, c *comparison) {
-	in, o, err := c.once(t.Context(), c.engines[0], Job{List: "files", Status: 7})
+	s := c.engines[0]
+	if _, err := c.firstRun(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	in, o, err := c.once(t.Context(), s, Job{List: "files", Status: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,29 +143,69 @@ func testSuccess(t *testing.T, c *comparison) {
 // testCancelled ends an instance whose program would run for ever.
 func testCancelled(t *testing.T, c *comparison) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	in, err := c.launch(c.engines[0], Job{List: "idle"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := in.reach(t.Context(), 1); err != nil {
-		in.kill()
-		t.Fatal(err)
-	}
+	in := startIdle(t, c)
 	pids := in.processes()
 	if len(pids) == 0 {
 		t.Error("a running instance has no process")
 	}
-	if m := memoryOf(pids, 0); m.Total() == 0 {
+	if m := memoryOf(pids, 0, nil); m.Total() == 0 {
 		t.Error("a running instance has no memory")
 	}
 	cancel(fmt.Errorf("the user has had enough"))
 	if _, err := in.wait(ctx); err == nil || !strings.Contains(err.Error(), "had enough") {
 		t.Errorf("got %v, want the reason of the end", err)
 	}
+	checkInstanceGone(t, c, in)
 }
 
-// siteMounts are the mounts of comparisons.
-func siteMounts(t *testing.T) []string {
+// testKilled: the engine's command dies by itself while the program runs, and
+// leaves whatever it had started.
+func testKilled(t *testing.T, c *comparison) {
+	in := startIdle(t, c)
+	if err := in.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := c.timed(t.Context())
+	defer cancel()
+	if _, err := in.wait(ctx); !errors.Is(err, errNoResult) {
+		t.Errorf("got %v, want errNoResult", err)
+	}
+	checkInstanceGone(t, c, in)
+}
+
+// startIdle starts a program that would run for ever.
+func startIdle(t *testing.T, c *comparison) *instance {
+	t.Helper()
+	ctx, cancel := c.timed(t.Context())
+	defer cancel()
+	in, err := c.launch(c.engines[0], Job{List: "idle"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.reach(ctx, 1); err != nil {
+		in.kill()
+		t.Fatal(err)
+	}
+	return in
+}
+
+// checkInstanceGone: nothing is left of an instance that has ended. Processes
+// may still be waiting for who reaps them.
+func checkInstanceGone(t *testing.T, c *comparison, in *instance) {
+	t.Helper()
+	gone := func() bool {
+		return !commandLineHas(in.id) && !slices.ContainsFunc(mountsWith(t, in.id), func(string) bool { return true }) && len(cgroupsWith(t, c.site.Cgroup, in.id)) == 0
+	}
+	for deadline := time.Now().Add(10 * time.Second); !gone(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("left of %s: process %v, mounts %q, cgroups %q", in.id, commandLineHas(in.id), mountsWith(t, in.id), cgroupsWith(t, c.site.Cgroup, in.id))
+			return
+		}
+	}
+}
+
+// mountsWith are the mount points with a word in their path.
+func mountsWith(t *testing.T, word string) []string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -145,18 +213,38 @@ func siteMounts(t *testing.T) []string {
 	}
 	var all []string
 	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) > 1 && strings.Contains(f[1], "vitrine-compare-") {
-			all = append(all, "mount "+f[1])
+		if f := strings.Fields(line); len(f) > 1 && strings.Contains(f[1], word) {
+			all = append(all, f[1])
 		}
 	}
 	return all
 }
 
-// checkNothingLeft looks for all that carries the site's name.
-func checkNothingLeft(t *testing.T, s *Site, before []string) {
+// cgroupsWith are the cgroups below those called parent with a word in their
+// name, in all hierarchies.
+func cgroupsWith(t *testing.T, parent, word string) []string {
+	t.Helper()
+	mounts, err := cgroupMounts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, m := range mounts {
+		found, err := filepath.Glob(filepath.Join(m, parent, "*"+word+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, found...)
+	}
+	return all
+}
+
+// checkNothingLeft looks for all that carries the site's name, and for network
+// interfaces and clones' memory that were not there before.
+func checkNothingLeft(t *testing.T, s *Site) {
 	t.Helper()
 	name := filepath.Base(s.Dir)
-	deadline := time.Now().Add(3 * time.Second) // init may still be reaping
+	deadline := time.Now().Add(10 * time.Second) // init may still be reaping
 	for commandLineHas(name) && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -166,19 +254,11 @@ func checkNothingLeft(t *testing.T, s *Site, before []string) {
 	if _, err := os.Stat(s.Dir); !os.IsNotExist(err) {
 		t.Errorf("the folder is left: %v", err)
 	}
-	for _, m := range siteMounts(t) {
-		if !slices.Contains(before, m) && strings.Contains(m, name) {
-			t.Errorf("left: %s", m)
-		}
+	if left := mountsWith(t, name); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
 	}
-	mounts, err := cgroupMounts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range mounts {
-		if left, _ := filepath.Glob(filepath.Join(m, name+"*")); len(left) > 0 {
-			t.Errorf("cgroups are left: %v", left)
-		}
+	if left := cgroupsWith(t, "", name); len(left) > 0 {
+		t.Errorf("cgroups are left: %v", left)
 	}
 }
 
@@ -198,7 +278,7 @@ func TestTimeOut(t *testing.T) {
 		if err := c.close(); err != nil {
 			t.Error(err)
 		}
-		checkNothingLeft(t, site, nil)
+		checkNothingLeft(t, site)
 	}()
 	if _, _, err := c.once(t.Context(), c.engines[0], Job{List: "idle"}); err == nil || !strings.Contains(err.Error(), "time-out") {
 		t.Errorf("got %v, want the time-out", err)

@@ -35,6 +35,7 @@ func launch(e Engine, sp *spawner, id string, j Job) (*instance, error) {
 		return nil, err
 	}
 	in := &instance{engine: e, id: id, cmd: e.Command(id, j), changed: make(chan struct{}), waited: make(chan error, 1), read: make(chan struct{})}
+	in.stderr.watch(e.Info().GaveUp)
 	in.cmd.Stdout = w
 	in.cmd.Stderr = &in.stderr
 	in.cmd.WaitDelay = time.Second // children that keep standard error open
@@ -92,6 +93,8 @@ func (in *instance) reach(ctx context.Context, begins int) (time.Time, error) {
 		case <-changed:
 		case <-in.read:
 			return at, in.failure(errNoResult)
+		case <-in.stderr.seen:
+			return at, in.gaveUp()
 		case <-ctx.Done():
 			return at, in.failure(context.Cause(ctx))
 		}
@@ -106,12 +109,17 @@ func (in *instance) wait(ctx context.Context) (*outcome, error) {
 	var err error
 	select {
 	case err = <-in.waited:
+	case <-in.stderr.seen:
+		return nil, errors.Join(in.gaveUp(), in.kill())
 	case <-ctx.Done():
 		return nil, errors.Join(in.failure(context.Cause(ctx)), in.kill())
 	}
 	<-in.read
-	removed := in.remove()
 	o, bad := in.marks.finish()
+	if bad != nil {
+		bad = errors.Join(bad, killGroup(in.cmd.Process.Pid)) // what a command that was killed left behind
+	}
+	removed := in.remove()
 	if bad != nil {
 		if err != nil && errors.Is(bad, errNoResult) {
 			bad = fmt.Errorf("%w: %w", bad, err)
@@ -137,6 +145,8 @@ func (in *instance) waitOver(ctx context.Context) (*outcome, error) {
 		case <-changed:
 		case <-in.read:
 			return nil, errors.Join(in.failure(errNoResult), in.kill())
+		case <-in.stderr.seen:
+			return nil, errors.Join(in.gaveUp(), in.kill())
 		case <-ctx.Done():
 			return nil, errors.Join(in.failure(context.Cause(ctx)), in.kill())
 		}
@@ -173,13 +183,27 @@ func (in *instance) failure(err error) error {
 	return fmt.Errorf("%w (%s)", err, words)
 }
 
+// gaveUp is the failure of an engine that said so and stays.
+func (in *instance) gaveUp() error {
+	return fmt.Errorf("it gave up: %s", in.engine.Info().GaveUp)
+}
+
 // limited keeps the end of what is written to it.
 type limited struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	word []byte        // looked for
+	seen chan struct{} // closed when word was written; nil: nothing is looked for
 }
 
 var _ io.Writer = (*limited)(nil)
+
+// watch makes seen tell when word is written.
+func (l *limited) watch(word string) {
+	if word != "" {
+		l.word, l.seen = []byte(word), make(chan struct{})
+	}
+}
 
 func (l *limited) Write(p []byte) (int, error) {
 	l.mu.Lock()
@@ -187,7 +211,12 @@ func (l *limited) Write(p []byte) (int, error) {
 	if l.b.Len() > 64<<10 {
 		l.b.Next(l.b.Len() - 4<<10)
 	}
-	return l.b.Write(p)
+	n, err := l.b.Write(p)
+	if l.word != nil && bytes.Contains(l.b.Bytes(), l.word) {
+		l.word = nil
+		close(l.seen)
+	}
+	return n, err
 }
 
 // Bytes is a copy of what is kept.

@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -19,24 +19,49 @@ type machine struct {
 	program     string // on PATH; "" is vitrine itself
 	versionFlag string
 	needsKVM    bool
-	reboot      string // how the kernel resets it: reboot= on its command line
-	killAtEnd   string // why it cannot end by itself
+	reboot      string   // how the kernel resets it: reboot= on its command line
+	killAtEnd   string   // why it cannot end by itself
+	gaveUp      string   // Info.GaveUp
+	models      []string // of CPUs, for those that must choose one: tried in turn
+	least       uint64   // RAM in bytes that it needs, if that is more than all have
 	args        func(m *machine, id, cmdline string) ([]string, error)
 
 	site    *Site
 	path    string
 	version string
+	refused []string // why not the models before the first of models
 }
 
-var _ Engine = (*machine)(nil)
+var (
+	_ Engine   = (*machine)(nil)
+	_ fallback = (*machine)(nil)
+)
 
 // Info implements Engine.
 func (m *machine) Info() Info {
-	i := Info{Name: m.name, Title: m.title, Kind: KindMachine, Version: m.version, Note: m.killAtEnd, KillAtEnd: m.killAtEnd != ""}
+	i := Info{Name: m.name, Title: m.title, Kind: KindMachine, Version: m.version, KillAtEnd: m.killAtEnd != "", GaveUp: m.gaveUp}
+	notes := m.refused
+	if m.killAtEnd != "" {
+		notes = append(slices.Clone(notes), m.killAtEnd)
+	}
 	if m.site != nil {
+		if i.RAM = m.ram(); i.RAM > m.site.Config.Memory {
+			notes = append(slices.Clone(notes), fmt.Sprintf("with %d MiB of RAM, the least that it takes", i.RAM>>20))
+		}
 		i.Disk = []DiskItem{fileItem("engine", m.path), fileItem("kernel", m.site.Config.Kernel), fileItem("root", m.site.Initrd)}
 	}
+	i.Note = strings.Join(notes, "; ")
 	return i
+}
+
+// Next implements fallback: it goes on to the next model of a CPU.
+func (m *machine) Next(err error) bool {
+	if len(m.models) < 2 {
+		return false
+	}
+	m.refused = append(m.refused, fmt.Sprintf("not with the CPU model %s: %v", m.models[0], err))
+	m.models = m.models[1:]
+	return true
 }
 
 // Prepare implements Engine.
@@ -60,7 +85,9 @@ func (m *machine) Prepare(ctx context.Context, s *Site) (err error) {
 		f.Close()
 	}
 	m.site = s
-	m.version = firstLine(ctx, m.path, m.versionFlag)
+	if m.versionFlag != "" {
+		m.version = firstLine(ctx, m.path, m.versionFlag)
+	}
 	return nil
 }
 
@@ -88,7 +115,9 @@ func (m *machine) Remove(_ context.Context, id string) error {
 // Close implements Engine.
 func (m *machine) Close() error { return nil }
 
-func (m *machine) mib() string { return fmt.Sprint(m.site.Config.Memory >> 20) }
+func (m *machine) ram() uint64 { return max(m.site.Config.Memory, m.least) }
+
+func (m *machine) mib() string { return fmt.Sprint(m.ram() >> 20) }
 
 func vitrine(accel string) *machine {
 	return &machine{
@@ -101,15 +130,22 @@ func vitrine(accel string) *machine {
 	}
 }
 
-func qemu() *machine {
-	return &machine{
-		name: "qemu", title: "QEMU microvm", program: "qemu-system-x86_64", versionFlag: "--version", needsKVM: true, reboot: "t",
+// qemu is QEMU with its smallest machine. Not every KVM can do what its model
+// "host" asks for: some refuse to set IA32_ARCH_CAPABILITIES, and QEMU aborts.
+func qemu(accel string) *machine {
+	m := &machine{
+		name: "qemu", title: "QEMU microvm, KVM", program: "qemu-system-x86_64", versionFlag: "--version", needsKVM: true, reboot: "t",
+		gaveUp: "KVM internal error", models: []string{"host", "host,arch-capabilities=off"},
 		args: func(m *machine, _, cmdline string) ([]string, error) {
-			return []string{"-M", "microvm,acpi=off,isa-serial=on,rtc=on", "-accel", "kvm", "-cpu", "host", "-m", m.mib() + "M",
+			return []string{"-M", "microvm,acpi=off,isa-serial=on,rtc=on", "-accel", accel, "-cpu", m.models[0], "-m", m.mib() + "M",
 				"-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
 				"-kernel", m.site.Config.Kernel, "-initrd", m.site.Initrd, "-append", cmdline}, nil
 		},
 	}
+	if accel == "tcg" {
+		m.name, m.title, m.needsKVM, m.models = "qemu-tcg", "QEMU microvm, TCG", false, []string{"max"}
+	}
+	return m
 }
 
 func firecracker() *machine {
@@ -118,7 +154,7 @@ func firecracker() *machine {
 		args: func(m *machine, id, cmdline string) ([]string, error) {
 			config := map[string]any{
 				"boot-source":    map[string]any{"kernel_image_path": m.site.Config.Kernel, "initrd_path": m.site.Initrd, "boot_args": cmdline},
-				"machine-config": map[string]any{"vcpu_count": 1, "mem_size_mib": m.site.Config.Memory >> 20},
+				"machine-config": map[string]any{"vcpu_count": 1, "mem_size_mib": m.ram() >> 20},
 				"drives":         []any{},
 			}
 			b, err := json.Marshal(config)
@@ -158,74 +194,12 @@ func lkvm() *machine {
 
 func gokvm() *machine {
 	return &machine{
-		name: "gokvm", title: "gokvm", program: "gokvm", versionFlag: "--version", needsKVM: true, reboot: "t",
+		name: "gokvm", title: "gokvm", program: "gokvm", needsKVM: true, reboot: "t",
+		least: 256 << 20, // it puts the initramfs at 240 MiB
 		args: func(m *machine, _, cmdline string) ([]string, error) {
 			return []string{"boot", "-k", m.site.Config.Kernel, "-i", m.site.Initrd, "-m", m.mib() + "M", "-c", "1", "-p", cmdline}, nil
 		},
 	}
-}
-
-// restored runs the program in the embedded guest that vitrine does not boot
-// but restores. It has no root of the comparison's, so the program comes to it
-// through standard input, in the time that is measured.
-type restored struct {
-	machine
-	flag string // of vitrine run
-}
-
-var _ Engine = (*restored)(nil)
-
-func vitrineWarm() *restored {
-	return &restored{flag: "--warm", machine: machine{name: "vitrine-warm", title: "vitrine --warm", versionFlag: "--version"}}
-}
-
-func vitrineFork() *restored {
-	return &restored{flag: "--fork", machine: machine{name: "vitrine-fork", title: "vitrine fork", versionFlag: "--version"}}
-}
-
-// Info implements Engine.
-func (r *restored) Info() Info {
-	i := r.machine.Info()
-	i.OwnStatus = true
-	i.Note = "the embedded guest; the program is copied into it while the clock runs"
-	if r.site != nil && r.accel() == "soft" {
-		i.Note += "; on the software CPU"
-	}
-	return i
-}
-
-// Prepare implements Engine.
-func (r *restored) Prepare(ctx context.Context, s *Site) error {
-	if err := r.machine.Prepare(ctx, s); err != nil {
-		return err
-	}
-	help, err := exec.CommandContext(ctx, r.path, "run", "--help").Output()
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(help, []byte(r.flag+" ")) {
-		return fmt.Errorf("this vitrine has no run %s", r.flag)
-	}
-	return nil
-}
-
-// Command implements Engine.
-func (r *restored) Command(_ string, j Job) *exec.Cmd {
-	script := "cd / && cat >tmp/probe && chmod 755 tmp/probe && exec tmp/probe " + strings.Join(j.args(), " ")
-	c := exec.Command(r.path, "run", r.flag, "--accel", r.accel(), "--net", "none", "--memory", r.mib()+"M", "--", "sh", "-c", script)
-	c.Stdin = bytes.NewReader(probe)
-	// What it keeps of the first machine goes with the comparison.
-	c.Env = append(os.Environ(), "VITRINE_CACHE="+filepath.Join(r.site.Dir, "cache"))
-	return c
-}
-
-// accel is the one that restores fast here: a shell in the guest takes seconds
-// where KVM emulates its kernel.
-func (r *restored) accel() string {
-	if r.site.Config.KernelsEmulated {
-		return "soft"
-	}
-	return "auto"
 }
 
 // newEngines makes all engines, in the order of EngineNames.
@@ -234,7 +208,7 @@ func newEngines() []Engine {
 		&process{}, &namespaces{},
 		&oci{name: "runc", title: "runc"}, &oci{name: "crun", title: "crun"}, &podman{}, &docker{},
 		&oci{name: "runsc", title: "gVisor runsc"},
-		vitrine("soft"), vitrine("kvm"), vitrineWarm(), vitrineFork(),
-		qemu(), firecracker(), cloudHypervisor(), lkvm(), gokvm(),
+		vitrine("soft"), vitrine("kvm"), newWarm(), newFork(),
+		qemu("kvm"), qemu("tcg"), firecracker(), cloudHypervisor(), lkvm(), gokvm(),
 	}
 }

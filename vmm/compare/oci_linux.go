@@ -107,7 +107,8 @@ func (o *oci) Remove(ctx context.Context, id string) error {
 			err = fmt.Errorf("%s delete: %w: %s", o.name, bad, lastWords(out))
 		}
 	}
-	return errors.Join(err, os.RemoveAll(filepath.Join(o.site.Dir, id)))
+	// runsc leaves the cgroup of a container that was killed.
+	return errors.Join(err, removeCgroups(filepath.Join(o.site.Cgroup, id)), os.RemoveAll(filepath.Join(o.site.Dir, id)))
 }
 
 // Close implements Engine.

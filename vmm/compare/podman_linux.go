@@ -54,7 +54,8 @@ func (p *podman) Prepare(ctx context.Context, s *Site) (err error) {
 func (p *podman) conf() string { return filepath.Join(p.site.Dir, "containers.conf") }
 
 func (p *podman) command(args ...string) *exec.Cmd {
-	global := []string{"--root", filepath.Join(p.site.Dir, "podman-root"), "--runroot", filepath.Join(p.site.Dir, "podman-run"),
+	// podman takes no path of more than 50 characters for the latter.
+	global := []string{"--root", filepath.Join(p.site.Dir, "podman"), "--runroot", filepath.Join(p.site.Dir, "pod"),
 		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"}
 	c := exec.Command(p.path, append(global, args...)...)
 	c.Env = append(os.Environ(), "CONTAINERS_CONF="+p.conf())
@@ -83,7 +84,7 @@ func (p *podman) Remove(ctx context.Context, id string) error {
 // knows says whether the container is still in podman's storage, without the
 // cost of asking podman.
 func (p *podman) knows(id string) bool {
-	b, err := os.ReadFile(filepath.Join(p.site.Dir, "podman-root", "libpod", "bolt_state.db"))
+	b, err := os.ReadFile(filepath.Join(p.site.Dir, "podman", "libpod", "bolt_state.db"))
 	return err == nil && strings.Contains(string(b), id)
 }
 

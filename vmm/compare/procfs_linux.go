@@ -122,8 +122,8 @@ func (in *instance) processes() []int {
 }
 
 // memoryOf is the memory of processes. A mapping as large as the guest's RAM is
-// the guest's RAM.
-func memoryOf(pids []int, ram uint64) Memory {
+// the guest's RAM; ramFiles are the files that it is mapped from.
+func memoryOf(pids []int, ram uint64, ramFiles []string) Memory {
 	var m Memory
 	for _, p := range pids {
 		m.addProcess(p, ram)
@@ -131,7 +131,22 @@ func memoryOf(pids []int, ram uint64) Memory {
 	for c := range memoryCgroups(pids) {
 		m.Kernel += kernelCharge(c)
 	}
+	var files uint64
+	for _, f := range ramFiles {
+		files += blocksOf(f)
+	}
+	// Files in memory are there whether their pages are mapped or not.
+	m.GuestRAM += files - min(files, m.ramMapped)
 	return m
+}
+
+// blocksOf is what a file takes of what it lies on, in bytes.
+func blocksOf(path string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	return uint64(st.Blocks) * 512
 }
 
 func (m *Memory) addProcess(pid int, ram uint64) {
@@ -140,16 +155,17 @@ func (m *Memory) addProcess(pid int, ram uint64) {
 	if err != nil {
 		return
 	}
-	var pss, private uint64
+	var pss, private, anonymous uint64
 	isRAM := false
 	flush := func() {
 		if isRAM {
 			m.GuestRAM += pss
+			m.ramMapped += pss - min(pss, anonymous)
 		} else {
 			m.Private += private
 			m.Shared += pss - min(pss, private)
 		}
-		pss, private, isRAM = 0, 0, false
+		pss, private, anonymous, isRAM = 0, 0, 0, false
 	}
 	sc := bufio.NewScanner(bytes.NewReader(b))
 	for sc.Scan() {
@@ -166,6 +182,8 @@ func (m *Memory) addProcess(pid int, ram uint64) {
 			pss = n
 		case "Private_Clean", "Private_Dirty":
 			private += n
+		case "Anonymous":
+			anonymous = n
 		}
 	}
 	flush()

@@ -44,13 +44,22 @@ type chartData struct {
 }
 
 // WriteReport writes index.html, one page that needs nothing else, the charts
-// as SVG files, and all measurements as compare.json into the folder dir,
-// which it makes.
+// as SVG and PNG files, and all measurements as compare.json into the folder
+// dir, which it makes. The PNG files are in English always: the fonts that are
+// drawn with have no Hangul.
 func WriteReport(dir string, r *Result, lang string) error {
 	w := wordsOf(lang)
-	svgs, err := charts(r, w)
+	figures, err := charts(r, w)
 	if err != nil {
 		return err
+	}
+	files := make(map[string][]byte)
+	svgs := make(map[string][]byte)
+	for name, f := range figures {
+		if svgs[name], err = f.svg(); err != nil {
+			return fmt.Errorf("chart %s: %w", name, err)
+		}
+		files[name+".svg"] = svgs[name]
 	}
 	var raw, html bytes.Buffer
 	if err := r.WriteJSON(&raw); err != nil {
@@ -59,16 +68,29 @@ func WriteReport(dir string, r *Result, lang string) error {
 	if err := page.Execute(&html, newPageData(r, w, svgs)); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	files["index.html"], files["compare.json"] = html.Bytes(), raw.Bytes()
+	if err := addPNGs(files, r); err != nil {
 		return err
 	}
-	files := map[string][]byte{"index.html": html.Bytes(), "compare.json": raw.Bytes()}
-	for name, svg := range svgs {
-		files[name+".svg"] = svg
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
 	for name, b := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+func addPNGs(files map[string][]byte, r *Result) error {
+	figures, err := charts(r, wordsOf("en"))
+	if err != nil {
+		return err
+	}
+	for name, f := range figures {
+		if files[name+".png"], err = f.png(); err != nil {
+			return fmt.Errorf("chart %s: %w", name, err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"time"
 )
 
@@ -40,6 +41,9 @@ type Options struct {
 	Scale     []int    `json:"scale"`
 	Memory    uint64   `json:"memory_bytes"`
 	PageCache string   `json:"page_cache"` // warm, or cold
+
+	Budget  time.Duration `json:"budget_ns"`  // for all; slow engines got fewer runs
+	Timeout time.Duration `json:"timeout_ns"` // of an instance
 }
 
 // Host is the machine that the comparison ran on.
@@ -85,6 +89,39 @@ type Samples struct {
 	Host []float64 `json:"host"`
 }
 
+// OwnClock says whether the program's clock in this engine can be believed: it
+// agrees with the host's to a tenth, and is finer than a millisecond. Machines
+// without a clock that the guest's kernel trusts count timer ticks.
+func (e *EngineResult) OwnClock() bool {
+	coarse := true
+	for _, s := range e.Work {
+		if len(s.Own) == 0 || len(s.Own) != len(s.Host) {
+			return false
+		}
+		own, host := medianOf(s.Own), medianOf(s.Host)
+		if math.Abs(own-host) > 0.1*host+clockSlack {
+			return false
+		}
+		for _, v := range s.Own {
+			coarse = coarse && math.Mod(v, 1e6) == 0
+		}
+	}
+	return !coarse
+}
+
+// clockSlack is how much longer a workload may take by the host's clock, in
+// nanoseconds: the marks travel, and who reads them may have to wait for a CPU.
+const clockSlack = 10e6
+
+// Times are the runs of a workload: by the program's clock, where it can be
+// believed, else by the host's.
+func (e *EngineResult) Times(workload string) []float64 {
+	if e.OwnClock() {
+		return e.Work[workload].Own
+	}
+	return e.Work[workload].Host
+}
+
 // ScalePoint is the state with so many idle instances.
 type ScalePoint struct {
 	Instances int       `json:"instances"`
@@ -100,6 +137,8 @@ type Memory struct {
 	PageTables uint64 `json:"page_tables"` // of their address spaces
 	Kernel     uint64 `json:"kernel"`      // charged to their cgroups as kernel memory
 	Daemons    uint64 `json:"daemons"`     // of processes that serve every instance, not in Total
+
+	ramMapped uint64 // of GuestRAM, what is mapped from files
 }
 
 // Total is all that instances cost; daemons are apart.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"strings"
 	"time"
 )
@@ -36,25 +34,11 @@ type subject struct {
 // Run measures. What fails is in the result; the error is for what leaves
 // none. Whatever happens, nothing stays behind.
 func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
-	if err := cfg.Check(); err != nil {
-		return nil, err
-	}
-	c := &comparison{cfg: &cfg, began: time.Now(), res: &Result{Format: resultFormat, When: time.Now().Truncate(time.Second), Vitrine: cfg.Version}}
-	c.res.Host = describeHost(cfg.KernelsEmulated)
-	c.res.Options = Options{Runs: cfg.Runs, Workloads: cfg.Workloads, Scale: cfg.Scale, Memory: cfg.Memory, PageCache: "warm"}
-	if c.site, err = newSite(&cfg); err != nil {
+	c, err := newComparison(cfg)
+	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	if c.plain, err = newSpawner(""); err != nil {
-		return nil, err
-	}
-	if cfg.ColdCache {
-		if err := dropCaches(); err != nil {
-			return nil, fmt.Errorf("drop the page cache: %w: run as root, or without --cold-cache", err)
-		}
-		c.res.Options.PageCache = "cold"
-	}
 	if err := c.measure(ctx); err != nil {
 		return nil, err
 	}
@@ -62,8 +46,32 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	return c.res, nil
 }
 
+// newComparison makes what a comparison works with; close removes it.
+func newComparison(cfg Config) (_ *comparison, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	c := &comparison{cfg: &cfg, began: time.Now(), res: &Result{Format: resultFormat, When: time.Now().Truncate(time.Second), Vitrine: cfg.Version}}
+	c.res.Host = describeHost(cfg.KernelsEmulated)
+	c.res.Options = Options{Runs: cfg.Runs, Workloads: cfg.Workloads, Scale: cfg.Scale, Memory: cfg.Memory, PageCache: "warm",
+		Budget: cfg.Budget, Timeout: cfg.Timeout}
+	if cfg.ColdCache {
+		if err := dropCaches(); err != nil {
+			return nil, fmt.Errorf("drop the page cache: %w: run as root, or without --cold-cache", err)
+		}
+		c.res.Options.PageCache = "cold"
+	}
+	if c.site, err = newSite(&cfg); err != nil {
+		return nil, err
+	}
+	if c.plain, err = newSpawner(""); err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
 func (c *comparison) measure(ctx context.Context) error {
-	for _, step := range []func(context.Context) error{c.prepare, c.warmUp, c.rounds, c.use, c.scale} {
+	for _, step := range []func(context.Context) error{c.prepare, c.warmUp, c.rounds, c.watch} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -128,7 +136,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 		c.engines = append(c.engines, &subject{engine: e, out: EngineResult{Name: i.Name, Title: i.Title, Kind: i.Kind,
 			Version: i.Version, Note: i.Note, Disk: i.Disk, Work: make(map[string]Samples)}})
 	}
-	c.part, c.parts = 0, len(c.engines)*(c.cfg.Runs+3)
+	c.part, c.parts = 0, len(c.engines)*(c.cfg.Runs+2)
 	return nil
 }
 
@@ -173,7 +181,7 @@ func (c *comparison) warmUp(ctx context.Context) error {
 	var good []*subject
 	for i, s := range c.engines {
 		c.say("warming up: %s", s.out.Name)
-		_, o, err := c.once(ctx, s, Job{List: "-"})
+		o, err := c.firstRun(ctx, s)
 		if ctx.Err() != nil {
 			c.engines = append(good, c.engines[i:]...)
 			return context.Cause(ctx)
@@ -185,7 +193,7 @@ func (c *comparison) warmUp(ctx context.Context) error {
 			}
 			continue
 		}
-		s.out.FS = fsName(o.fs)
+		s.out.FS, s.out.Note = fsName(o.fs), s.engine.Info().Note
 		s.runs = c.cfg.Runs
 		good = append(good, s)
 	}
@@ -193,254 +201,24 @@ func (c *comparison) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// rounds measures all engines in turn, as often as there are runs.
-func (c *comparison) rounds(ctx context.Context) error {
-	for r := range c.cfg.Runs {
-		for _, s := range c.engines {
-			c.say("round %d of %d: %s", r+1, c.cfg.Runs, s.out.Name)
-			if r >= s.runs {
-				continue
-			}
-			began := time.Now()
-			c.round(ctx, s)
-			s.cost = max(s.cost, time.Since(began))
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-		}
-		if r == 0 {
-			c.share()
-		}
-	}
-	return nil
-}
-
-// roundsPart and scalePart are the parts of the budget that the rounds and the
-// density may take.
-const (
-	roundsPart = 0.55
-	scalePart  = 0.3
-)
-
-// share gives each engine the number of runs for which the budget suffices:
-// the same time to all that need more than they can get, at least two runs.
-func (c *comparison) share() {
-	budget := time.Duration(float64(c.cfg.Budget) * roundsPart)
-	total := func(limit time.Duration) (t time.Duration) {
-		for _, s := range c.engines {
-			t += min(time.Duration(c.cfg.Runs)*s.cost, limit)
-		}
-		return t
-	}
-	low, high := time.Duration(0), budget
-	for range 40 {
-		if mid := (low + high) / 2; total(mid) <= budget {
-			low = mid
-		} else {
-			high = mid
-		}
-	}
-	for _, s := range c.engines {
-		if can := int(low / max(s.cost, 1)); can < c.cfg.Runs {
-			if s.runs = min(max(can, 2), c.cfg.Runs); s.runs < c.cfg.Runs {
-				c.warn("%s is slow here: %d runs instead of %d", s.out.Name, s.runs, c.cfg.Runs)
-			}
-		}
-	}
-}
-
-// round is one start of the program that does nothing, and one with work.
-func (c *comparison) round(ctx context.Context, s *subject) {
-	in, o, err := c.once(ctx, s, Job{List: "-"})
-	if err != nil {
-		s.fail(ctx, "start", err)
-		return
-	}
-	s.out.Start = append(s.out.Start, float64(o.reached.Sub(in.began)))
-	s.out.Exit = append(s.out.Exit, float64(in.ended.Sub(in.began)))
-	s.out.Carry = append(s.out.Carry, float64(o.carry))
-	if _, o, err = c.once(ctx, s, Job{List: strings.Join(c.cfg.Workloads, ",")}); err != nil {
-		s.fail(ctx, "work", err)
-		return
-	}
-	if c.sum == 0 {
-		c.sum = o.sum
-	}
-	if o.sum != c.sum || len(o.ends) != len(c.cfg.Workloads) {
-		s.fail(ctx, "work", errors.New("the program computed something else than elsewhere: its times are not used"))
-		return
-	}
-	for i, w := range c.cfg.Workloads {
-		v := s.out.Work[w]
-		v.Own = append(v.Own, float64(o.own[w]))
-		v.Host = append(v.Host, float64(o.ends[i].Sub(o.begins[i])))
-		s.out.Work[w] = v
-	}
-}
-
-func (s *subject) fail(ctx context.Context, what string, err error) {
-	if ctx.Err() != nil {
-		return // the user's wish, not the engine's failure
-	}
-	s.out.Failures = append(s.out.Failures, what+": "+strings.Join(strings.Fields(err.Error()), " "))
-}
-
-// sampling is how often CPU use is looked at; a tick of the kernel's accounts
-// is 10 ms.
-const sampling = 100 * time.Millisecond
-
-// use measures each engine's CPU use over time: its start, a second of idleness
-// and one of load.
-func (c *comparison) use(ctx context.Context) error {
-	for _, s := range c.engines {
-		c.say("CPU over time: %s", s.out.Name)
-		if err := c.useOf(ctx, s); err != nil {
-			s.fail(ctx, "CPU over time", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-func (c *comparison) useOf(ctx context.Context, s *subject) (err error) {
-	ctx, cancel := c.timed(ctx)
-	defer cancel()
-	in, err := c.launch(s, Job{List: "load"})
-	if err != nil {
-		return err
-	}
-	sampled := make(chan []CPUPoint, 1)
-	stop := make(chan struct{})
-	go func() { sampled <- in.sample(stop) }()
-	reached, err := in.reach(ctx, 1)
-	if err == nil {
-		select {
-		case <-time.After(2500 * time.Millisecond):
-		case <-ctx.Done():
-			err = context.Cause(ctx)
-		}
-	}
-	close(stop)
-	points := <-sampled
-	if err := errors.Join(err, in.kill()); err != nil {
-		return err
-	}
-	for _, p := range points {
-		p.At -= float64(reached.Sub(in.began))
-		s.out.CPU = append(s.out.CPU, p)
-	}
-	return nil
-}
-
-// sample records the instance's CPU use until it is stopped. At is since the
-// instance began.
-func (in *instance) sample(stop <-chan struct{}) []CPUPoint {
-	var points []CPUPoint
-	last := make(map[int]stat)
-	before := in.began
-	t := time.NewTicker(sampling)
-	defer t.Stop()
+// firstRun runs the program in the first of the engine's ways that works.
+func (c *comparison) firstRun(ctx context.Context, s *subject) (*outcome, error) {
 	for {
-		select {
-		case <-stop:
-			return points
-		case <-t.C:
+		_, o, err := c.once(ctx, s, Job{List: "-"})
+		if err == nil || ctx.Err() != nil {
+			return o, err
 		}
-		now := time.Now()
-		var busy, guest time.Duration
-		for _, pid := range in.processes() {
-			if s, ok := readStat(pid); ok {
-				busy += s.busy - last[pid].busy
-				guest += s.guest - last[pid].guest
-				last[pid] = s
+		if f, ok := s.engine.(fallback); !ok || !f.Next(err) {
+			i := s.engine.Info()
+			if i.Note != "" {
+				err = fmt.Errorf("%w (%s)", err, i.Note)
 			}
-		}
-		span := float64(now.Sub(before))
-		points = append(points, CPUPoint{At: float64(now.Sub(in.began)), Host: max(0, float64(busy-guest)/span), Guest: max(0, float64(guest)/span)})
-		before = now
-	}
-}
-
-// settle is how long instances get to come to rest before memory is counted.
-const settle = 300 * time.Millisecond
-
-// scale starts more and more idle instances of each engine, and counts memory.
-func (c *comparison) scale(ctx context.Context) error {
-	limit := time.Duration(float64(c.cfg.Budget) * scalePart / float64(max(1, len(c.engines))))
-	for _, s := range c.engines {
-		c.say("density: %s", s.out.Name)
-		if err := c.scaleOf(ctx, s, limit); err != nil {
-			s.fail(ctx, "density", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-func (c *comparison) scaleOf(ctx context.Context, s *subject, limit time.Duration) (err error) {
-	var alive []*instance
-	defer func() {
-		for _, in := range alive {
-			err = errors.Join(err, in.kill())
-		}
-	}()
-	began := time.Now()
-	each := time.Duration(Summarize(s.out.Start).Median)
-	for _, n := range c.cfg.Scale {
-		if need := time.Duration(n-len(alive)) * each; n > 1 && time.Since(began)+need > limit {
-			c.warn("%s: density measured up to %d instances: more would take longer than its share of the time", s.out.Name, len(alive))
-			return nil
-		}
-		point := ScalePoint{Instances: n}
-		for len(alive) < n {
-			in, took, err := c.addIdle(ctx, s)
-			if in != nil {
-				alive = append(alive, in)
+			if i.GaveUp != "" && c.cfg.KernelsEmulated {
+				err = fmt.Errorf("%w: KVM here leaves instructions of guest kernels to the VMM, and this one does not take them", err)
 			}
-			if err != nil {
-				return fmt.Errorf("instance %d: %w", len(alive), err)
-			}
-			point.Start = append(point.Start, float64(took))
-			each = max(each, took)
+			return nil, err
 		}
-		time.Sleep(settle)
-		point.Memory = c.memory(s, alive)
-		s.out.Scale = append(s.out.Scale, point)
 	}
-	return nil
-}
-
-// addIdle starts one more idle instance, which is returned also with an error
-// where it must be killed.
-func (c *comparison) addIdle(ctx context.Context, s *subject) (*instance, time.Duration, error) {
-	ctx, cancel := c.timed(ctx)
-	defer cancel()
-	in, err := c.launch(s, Job{List: "idle"})
-	if err != nil {
-		return nil, 0, err
-	}
-	at, err := in.reach(ctx, 1)
-	return in, at.Sub(in.began), err
-}
-
-func (c *comparison) memory(s *subject, alive []*instance) Memory {
-	var pids []int
-	for _, in := range alive {
-		pids = append(pids, in.processes()...)
-	}
-	slices.Sort(pids)
-	var ram uint64
-	i := s.engine.Info()
-	if i.Kind == KindMachine {
-		ram = c.cfg.Memory
-	}
-	m := memoryOf(slices.Compact(pids), ram)
-	m.Daemons = memoryOf(i.Daemons, 0).Total()
-	return m
 }
 
 // finish sums up, and says what a reader should mistrust.
@@ -457,11 +235,8 @@ func (c *comparison) finish() {
 		if Summarize(s.out.Start).Noisy {
 			c.warn("%s: the start times are noisy: look at the single runs", s.out.Name)
 		}
-		for _, w := range c.cfg.Workloads {
-			v := s.out.Work[w]
-			if own, host := Summarize(v.Own).Median, Summarize(v.Host).Median; math.Abs(own-host) > 0.1*host+10e6 {
-				c.warn("%s, %s: the program's clock says %.1f ms, the host's %.1f ms", s.out.Name, w, own/1e6, host/1e6)
-			}
+		if len(s.out.Work) > 0 && !s.out.OwnClock() {
+			c.warn("%s: the program's clock is coarse or wrong there, so its execution times are by the host's clock", s.out.Name)
 		}
 		c.res.Engines = append(c.res.Engines, s.out)
 	}

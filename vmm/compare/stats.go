@@ -42,6 +42,8 @@ func Summarize(x []float64) Summary {
 	return sum
 }
 
+func medianOf(x []float64) float64 { return quantile(slices.Sorted(slices.Values(x)), 0.5) }
+
 func bootstrap(s []float64) (low, high float64) {
 	rng := rand.New(rand.NewPCG(uint64(len(s)), 0x5eed))
 	medians := make([]float64, resamples)

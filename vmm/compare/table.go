@@ -20,7 +20,7 @@ func rows(r *Result, w *words) []row {
 	for _, e := range r.Engines {
 		c := []string{e.Title, fmt.Sprint(len(e.Start)), interval(e.Start), interval(e.Exit)}
 		for _, l := range r.Options.Workloads {
-			c = append(c, interval(e.Work[l].Own))
+			c = append(c, interval(e.Times(l)))
 		}
 		memory := "–"
 		if len(e.Scale) > 0 {
