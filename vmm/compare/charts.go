@@ -1,19 +1,16 @@
 package compare
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
-	"math"
 	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
-	"gonum.org/v1/plot/vg/vgimg"
-	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // ink and faint are the colours of text and of the grid: not quite black, since
@@ -29,6 +26,13 @@ var (
 var palette = []color.RGBA{
 	{0x00, 0x72, 0xb2, 0xff}, {0xe6, 0x9f, 0x00, 0xff}, {0x00, 0x9e, 0x73, 0xff},
 	{0xd5, 0x5e, 0x00, 0xff}, {0xcc, 0x79, 0xa7, 0xff}, {0x56, 0xb4, 0xe9, 0xff},
+}
+
+// kindStyles tell the kinds of engines apart.
+var kindStyles = map[Kind]draw.GlyphStyle{
+	KindProcess:   {Color: palette[2], Radius: 4, Shape: draw.PyramidGlyph{}},
+	KindContainer: {Color: palette[0], Radius: 3.6, Shape: draw.CircleGlyph{}},
+	KindMachine:   {Color: palette[3], Radius: 3.4, Shape: draw.BoxGlyph{}},
 }
 
 var shapes = []draw.GlyphDrawer{draw.CircleGlyph{}, draw.BoxGlyph{}, draw.PyramidGlyph{}, draw.RingGlyph{}, draw.SquareGlyph{}, draw.TriangleGlyph{}, draw.CrossGlyph{}, draw.PlusGlyph{}}
@@ -62,100 +66,8 @@ func charts(r *Result, w *words) (map[string]*figure, error) {
 	return figures, nil
 }
 
-// figure is plots above each other, and side by side.
-type figure struct {
-	plots  [][]*plot.Plot
-	height vg.Length
-}
-
-func (f *figure) draw(c vg.CanvasSizer) {
-	d := draw.New(c)
-	t := draw.Tiles{Rows: len(f.plots), Cols: len(f.plots[0]), PadX: 14, PadY: 4, PadTop: 4, PadBottom: 4, PadLeft: 4, PadRight: 10}
-	canvases := plot.Align(f.plots, t, d)
-	for y, line := range f.plots {
-		for x, p := range line {
-			p.Draw(canvases[y][x])
-		}
-	}
-}
-
-func (f *figure) svg() ([]byte, error) {
-	c := vgsvg.NewWith(vgsvg.UseWH(chartWidth, f.height))
-	f.draw(c)
-	var b bytes.Buffer
-	_, err := c.WriteTo(&b)
-	return b.Bytes(), err
-}
-
-// pngDPI makes a chart as wide as a page of paper at 200 dots an inch.
-const pngDPI = 144
-
-func (f *figure) png() ([]byte, error) {
-	c := vgimg.NewWith(vgimg.UseWH(chartWidth, f.height), vgimg.UseDPI(pngDPI), vgimg.UseBackgroundColor(color.White))
-	f.draw(c)
-	var b bytes.Buffer
-	_, err := vgimg.PngCanvas{Canvas: c}.WriteTo(&b)
-	return b.Bytes(), err
-}
-
 func sans(size vg.Length) font.Font {
 	return font.Font{Typeface: "Liberation", Variant: "Sans", Size: size}
-}
-
-// newPlot is an empty plot in the report's style.
-func newPlot() *plot.Plot {
-	p := plot.New()
-	p.BackgroundColor = color.Transparent
-	p.Title.TextStyle.Font, p.Title.TextStyle.Color = sans(11), ink
-	p.Legend.TextStyle.Font, p.Legend.TextStyle.Color = sans(10), ink
-	p.Legend.Top, p.Legend.ThumbnailWidth, p.Legend.Padding = true, 16, 2
-	for _, a := range []*plot.Axis{&p.X, &p.Y} {
-		a.Color, a.Label.TextStyle.Color, a.Tick.Color, a.Tick.Label.Color = ink, ink, ink, ink
-		a.Label.TextStyle.Font, a.Tick.Label.Font = sans(10), sans(10)
-		a.LineStyle.Width, a.Tick.LineStyle.Width = 0.6, 0.6
-	}
-	return p
-}
-
-// rowPlot has a row for each name, the first on top.
-func rowPlot(names []string) *plot.Plot {
-	p := newPlot()
-	names = slices.Clone(names)
-	slices.Reverse(names)
-	g := plotter.NewGrid()
-	g.Horizontal.Color, g.Vertical.Color = color.Transparent, faint
-	p.Add(g)
-	p.NominalY(names...)
-	p.Y.LineStyle.Width = 0
-	p.Y.Min, p.Y.Max = -0.6, float64(len(names))-0.4
-	return p
-}
-
-// logarithmic makes whole decades of an axis whose values lie in x.
-func logarithmic(a *plot.Axis, x []float64) {
-	low, high := slices.Min(x), slices.Max(x)
-	a.Min = math.Pow(10, math.Floor(math.Log10(low)))
-	a.Max = math.Pow(10, math.Ceil(math.Log10(high)))
-	if a.Max <= a.Min {
-		a.Max = a.Min * 10
-	}
-	a.Scale = plot.LogScale{}
-	a.Tick.Marker = decades{}
-}
-
-// decades marks powers of ten, and names them in plain digits.
-type decades struct{}
-
-// Ticks implements plot.Ticker.
-func (decades) Ticks(low, high float64) []plot.Tick {
-	var t []plot.Tick
-	for v := math.Pow(10, math.Round(math.Log10(low))); v <= high*1.001; v *= 10 {
-		t = append(t, plot.Tick{Value: v, Label: fmt.Sprintf("%g", math.Round(v*1e6)/1e6)})
-		for m := 2.0; m < 10 && v*m <= high*1.001; m++ {
-			t = append(t, plot.Tick{Value: v * m})
-		}
-	}
-	return t
 }
 
 // millisOf is x in milliseconds, bounded from below for logarithms.
@@ -178,20 +90,49 @@ func titles(engines []EngineResult) []string {
 
 func rowsHeight(n int) vg.Length { return vg.Length(n)*rowHeight + axisHeight }
 
-// median draws the median of x with its interval at the height y.
-func median(p *plot.Plot, x []float64, y float64, c color.Color, g draw.GlyphDrawer) error {
+// median draws the median of x milliseconds with its interval at the height y,
+// and writes it beside the largest of them.
+func median(p *plot.Plot, x []float64, y float64, g draw.GlyphStyle) error {
 	s := Summarize(x)
 	line, err := plotter.NewLine(plotter.XYs{{X: s.Low, Y: y}, {X: s.High, Y: y}})
 	if err != nil {
 		return err
 	}
-	line.Color, line.Width = c, 2.2
+	line.Color, line.Width = g.Color, 2.2
 	dot, err := plotter.NewScatter(plotter.XYs{{X: s.Median, Y: y}})
 	if err != nil {
 		return err
 	}
-	dot.GlyphStyle = draw.GlyphStyle{Color: c, Radius: 3.6, Shape: g}
+	dot.GlyphStyle = g
 	p.Add(line, dot)
+	return addLabel(p, s.Max, y, duration(s.Median*1e6))
+}
+
+// addLabel writes s to the right of a point.
+func addLabel(p *plot.Plot, x, y float64, s string) error {
+	l, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: x, Y: y}}, Labels: []string{s}})
+	if err != nil {
+		return err
+	}
+	l.Offset = vg.Point{X: 6}
+	l.TextStyle[0].Font, l.TextStyle[0].Color, l.TextStyle[0].YAlign = sans(9), ink, text.YCenter
+	p.Add(l)
+	return nil
+}
+
+// kindLegend names the kinds that are among the engines.
+func kindLegend(p *plot.Plot, engines []EngineResult, w *words) error {
+	for _, k := range []Kind{KindProcess, KindContainer, KindMachine} {
+		if !slices.ContainsFunc(engines, func(e EngineResult) bool { return e.Kind == k }) {
+			continue
+		}
+		s, err := plotter.NewScatter(plotter.XYs{{}})
+		if err != nil {
+			return err
+		}
+		s.GlyphStyle = kindStyles[k]
+		p.Legend.Add(w.kinds[k], s)
+	}
 	return nil
 }
 
@@ -221,19 +162,23 @@ func startChart(r *Result, w *words) (*figure, error) {
 		var xy plotter.XYs
 		for j, v := range ms {
 			// Spread out, so that equal runs do not hide each other.
-			xy = append(xy, plotter.XY{X: v, Y: y - 0.22 + 0.07*float64(j%3-1)})
+			xy = append(xy, plotter.XY{X: v, Y: y - 0.24 + 0.08*float64(j%3-1)})
 		}
 		dots, err := plotter.NewScatter(xy)
 		if err != nil {
 			return nil, err
 		}
-		dots.GlyphStyle = draw.GlyphStyle{Color: palette[5], Radius: 2, Shape: draw.CircleGlyph{}}
+		g := kindStyles[e.Kind]
+		dots.GlyphStyle = draw.GlyphStyle{Color: g.Color, Radius: 1.3, Shape: draw.CircleGlyph{}}
 		p.Add(dots)
-		if err := median(p, ms, y+0.1, palette[0], draw.BoxGlyph{}); err != nil {
+		if err := median(p, ms, y+0.1, g); err != nil {
 			return nil, err
 		}
 	}
-	logarithmic(&p.X, all)
+	logarithmic(&p.X, all, 5)
+	if err := kindLegend(p, engines, w); err != nil {
+		return nil, err
+	}
 	return &figure{[][]*plot.Plot{{p}}, rowsHeight(len(engines))}, nil
 }
 
@@ -258,12 +203,12 @@ func workChart(r *Result, w *words) (*figure, error) {
 				continue
 			}
 			all = append(all, ms...)
-			if err := median(p, ms, float64(len(engines)-1-j), palette[i%len(palette)], shapes[i%len(shapes)]); err != nil {
+			if err := median(p, ms, float64(len(engines)-1-j), kindStyles[e.Kind]); err != nil {
 				return nil, err
 			}
 		}
 		if len(all) > 0 {
-			logarithmic(&p.X, all)
+			logarithmic(&p.X, all, 40)
 			line = append(line, p)
 		}
 	}
@@ -294,9 +239,19 @@ func stack(names, kinds []string, values [][]float64, label string) (*figure, er
 		p.Add(b)
 		p.Legend.Add(kind, b)
 	}
+	for i := range names {
+		total := 0.0
+		for _, v := range values {
+			total += v[i]
+		}
+		if err := addLabel(p, total, float64(len(names)-1-i), bytesText(uint64(total*mib))); err != nil {
+			return nil, err
+		}
+	}
 	p.Y.Min, p.Y.Max = -0.6, float64(len(names))-0.4
 	p.X.Min = 0
-	p.X.Max *= 1.35 // the legend's place
+	p.X.Max *= 1.4 // the legend's place
+	p.X.Tick.Marker = plainTicks{}
 	return &figure{[][]*plot.Plot{{p}}, max(rowsHeight(len(names)), 150)}, nil
 }
 

@@ -1,10 +1,13 @@
 package compare
 
 import (
+	"image/color"
 	"math"
+	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 )
@@ -23,32 +26,57 @@ func cpuChart(r *Result, w *words) (*figure, error) {
 		}
 	}
 	var column [][]*plot.Plot
-	for i, e := range engines {
-		p := newPlot()
-		p.Y.Label.Text = ""
-		p.Title.Text = e.Title
-		p.Title.TextStyle.Font = sans(9)
-		total, guest := useLines(e.CPU, from)
-		if err := addLine(p, total, 0, nil); err != nil {
+	for _, e := range engines {
+		p, err := usePlot(&e, from, to, most)
+		if err != nil {
 			return nil, err
 		}
-		if guest != nil {
-			if err := addLine(p, guest, 3, []vg.Length{3, 2}); err != nil {
-				return nil, err
-			}
-		}
-		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = from, to, 0, most
-		p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 1, Label: "1"}}
-		if i == len(engines)-1 {
-			p.X.Label.Text = w.seconds
-		} else {
-			p.X.Tick.Label.Font = sans(0.1)
-			p.X.Tick.Marker = plot.ConstantTicks{}
-		}
+		p.HideX()
 		column = append(column, []*plot.Plot{p})
 	}
-	column[0][0].Y.Label.Text = w.cpus
-	return &figure{column, vg.Length(len(engines))*54 + 44}, nil
+	axis := newPlot()
+	axis.HideY()
+	axis.X.Label.Text, axis.X.Tick.Marker = w.seconds, wholeTicks(to)
+	axis.X.Min, axis.X.Max = from, to
+	column = append(column, []*plot.Plot{axis})
+	return &figure{column, vg.Length(len(column)) * 44}, nil
+}
+
+// wholeTicks marks 0, 1, 2 … to, or fewer whole numbers where those are many.
+func wholeTicks(to float64) (t plot.ConstantTicks) {
+	for v := 0.0; v <= to; v += max(1, math.Ceil(to/20)) {
+		t = append(t, plot.Tick{Value: v, Label: trim(v)})
+	}
+	return t
+}
+
+// usePlot is the panel of an engine. Its name stands in it, left above the line.
+func usePlot(e *EngineResult, from, to, most float64) (*plot.Plot, error) {
+	p := newPlot()
+	g := plotter.NewGrid()
+	g.Vertical.Color, g.Horizontal.Color = faint, color.Transparent
+	p.Add(g)
+	total, guest := useLines(e.CPU, from)
+	if err := addLine(p, total, kindStyles[e.Kind].Color, nil, true); err != nil {
+		return nil, err
+	}
+	if guest != nil {
+		if err := addLine(p, guest, ink, []vg.Length{3, 2}, false); err != nil {
+			return nil, err
+		}
+	}
+	most *= 1.4 // the name has room above
+	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = from, to, 0, most
+	name, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: from, Y: most}}, Labels: []string{e.Title}})
+	if err != nil {
+		return nil, err
+	}
+	name.TextStyle[0].Font, name.TextStyle[0].Color, name.TextStyle[0].YAlign = sans(9), ink, text.YTop
+	name.Offset = vg.Point{X: 4}
+	p.Add(name)
+	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "0"}, {Value: 1, Label: "1"}}
+	p.X.Tick.Marker = wholeTicks(to)
+	return p, nil
 }
 
 // useLines are all of the CPU use and the guest's part, the latter nil if there
@@ -70,7 +98,7 @@ func useLines(points []CPUPoint, from float64) (total, guest plotter.XYs) {
 	return total, guest
 }
 
-func addLine(p *plot.Plot, xy plotter.XYs, colour int, dash []vg.Length) error {
+func addLine(p *plot.Plot, xy plotter.XYs, c color.Color, dash []vg.Length, fill bool) error {
 	if len(xy) == 0 {
 		return nil
 	}
@@ -79,7 +107,10 @@ func addLine(p *plot.Plot, xy plotter.XYs, colour int, dash []vg.Length) error {
 		return err
 	}
 	l.StepStyle = plotter.PreStep
-	l.LineStyle = draw.LineStyle{Color: palette[colour], Width: 1.4, Dashes: dash}
+	l.LineStyle = draw.LineStyle{Color: c, Width: 1.2, Dashes: dash}
+	if r, g, b, _ := c.RGBA(); fill {
+		l.FillColor = color.NRGBA{uint8(r >> 8), uint8(g >> 8), uint8(b >> 8), 0x40}
+	}
 	p.Add(l)
 	return nil
 }
@@ -113,14 +144,17 @@ func densityChart(r *Result, w *words) (*figure, error) {
 	}
 	for _, p := range []*plot.Plot{start, memory} {
 		p.X.Label.Text = w.instances
-		logarithmic(&p.X, counts)
-		p.X.Tick.Marker = countTicks(counts)
+		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, countTicks(counts)
+		p.X.Min, p.X.Max = slices.Min(counts), max(slices.Max(counts), 2*slices.Min(counts))
 	}
-	logarithmic(&start.Y, starts)
-	logarithmic(&memory.Y, sizes)
+	logarithmic(&start.Y, starts, 1.5)
+	logarithmic(&memory.Y, sizes, 1.5)
 	// The legend stands to the right of the lines.
-	memory.X.Max *= 12
-	return &figure{[][]*plot.Plot{{start, memory}}, max(300, vg.Length(len(engines))*15+80)}, nil
+	names := newPlot()
+	names.HideAxes()
+	names.Legend, memory.Legend = memory.Legend, names.Legend
+	names.Legend.Left = true
+	return &figure{[][]*plot.Plot{{start, memory, names}}, max(300, vg.Length(len(engines))*17+80)}, nil
 }
 
 func addPoints(p *plot.Plot, xy plotter.XYs, i int, name string) error {

@@ -136,11 +136,14 @@ func hostRows(r *Result, w *words) [][2]string {
 	}
 }
 
-// mostCarry is the largest of the engines' typical costs of the first mark.
+// mostCarry is the largest of the engines' typical costs of the first mark,
+// where there is a clock to tell it.
 func mostCarry(r *Result) float64 {
 	most := 0.0
 	for _, e := range r.Engines {
-		most = max(most, Summarize(e.Carry).Median)
+		if e.OwnClock() {
+			most = max(most, Summarize(e.Carry).Median)
+		}
 	}
 	return most
 }

@@ -3,6 +3,7 @@ package compare
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -46,11 +47,15 @@ func (c *comparison) share() {
 		costs[i] = float64(s.cost)
 	}
 	limit := waterLevel(costs, more, float64(max(left, 0)))
+	var fewer []string
 	for i, s := range c.engines {
 		if can := limit / max(costs[i], 1); can < more {
 			s.runs = 1 + max(int(can), 1)
-			c.warn("%s is slow here: %d runs instead of %d, for the budget of %v (--budget)", s.out.Name, s.runs, c.cfg.Runs, c.cfg.Budget)
+			fewer = append(fewer, fmt.Sprintf("%s %d", s.out.Name, s.runs))
 		}
+	}
+	if len(fewer) > 0 {
+		c.warn("slow here, so fewer runs than %d for the budget of %v: %s", c.cfg.Runs, c.cfg.Budget, strings.Join(fewer, ", "))
 	}
 }
 

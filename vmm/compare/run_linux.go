@@ -231,14 +231,24 @@ func (c *comparison) finish() {
 	if h.LoadBefore > 0.5*float64(h.CPUs) {
 		c.warn("the host was busy before the comparison: load %.1f on %d CPUs", h.LoadBefore, h.CPUs)
 	}
+	var noisy, few []string
 	for _, s := range c.engines {
 		if Summarize(s.out.Start).Noisy {
-			c.warn("%s: the start times are noisy: look at the single runs", s.out.Name)
+			noisy = append(noisy, s.out.Name)
+		}
+		if n := len(c.cfg.Scale); n > 0 && len(s.out.Scale) > 0 && len(s.out.Scale) < n {
+			few = append(few, fmt.Sprintf("%s %d", s.out.Name, s.out.Scale[len(s.out.Scale)-1].Instances))
 		}
 		if len(s.out.Work) > 0 && !s.out.OwnClock() {
 			c.warn("%s: the program's clock is coarse or wrong there, so its execution times are by the host's clock", s.out.Name)
 		}
 		c.res.Engines = append(c.res.Engines, s.out)
+	}
+	if len(noisy) > 0 {
+		c.warn("noisy start times, so look at the single runs: %s", strings.Join(noisy, ", "))
+	}
+	if len(few) > 0 {
+		c.warn("fewer instances than were asked for, for the budget of %v: %s", c.cfg.Budget, strings.Join(few, ", "))
 	}
 }
 

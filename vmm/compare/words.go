@@ -21,6 +21,7 @@ type words struct {
 	millis, mib                 string
 	degrades, steady            string // degrades: engine, instances, what
 	degradeWhat                 map[string]string
+	kinds                       map[Kind]string
 	charts                      map[string][2]string // heading; below the chart
 	note                        string
 }
@@ -45,6 +46,7 @@ var english = words{
 	millis: "milliseconds, logarithmic", mib: "MiB",
 	degrades: "%s: from %d instances on, %s.", steady: "No engine was worse with many instances than with one, within what was measured.",
 	degradeWhat: map[string]string{"start": "a start takes more than twice as long", "memory": "an instance takes half as much memory again"},
+	kinds:       map[Kind]string{KindProcess: "process", KindContainer: "container", KindMachine: "virtual machine"},
 	note:        "Medians, with the 95 % confidence interval by bootstrap. Outliers lie beyond 1.5 interquartile ranges.",
 	charts: map[string][2]string{
 		"start":   {"Start time", "From the exec of the engine to the first act of the program in it: each dot is a run, the bar the median with its confidence interval. The program writes a byte as its first act and the host stamps its arrival, in the same way for all; the writing itself took up to %s by the program's own clock."},
@@ -69,6 +71,7 @@ var korean = words{
 	millis: "밀리초 (로그 눈금)", mib: "MiB",
 	degrades: "%s: 인스턴스 %d개부터 %s.", steady: "측정한 범위에서는 인스턴스가 늘어도 나빠진 엔진이 없습니다.",
 	degradeWhat: map[string]string{"start": "시작 시간이 두 배를 넘습니다", "memory": "인스턴스당 메모리가 1.5배를 넘습니다"},
+	kinds:       map[Kind]string{KindProcess: "프로세스", KindContainer: "컨테이너", KindMachine: "가상 머신"},
 	note:        "중앙값과 부트스트랩 95% 신뢰 구간입니다. 이상값은 사분위 범위의 1.5배를 벗어난 값입니다.",
 	charts: map[string][2]string{
 		"start":   {"시작 시간", "엔진을 exec한 때부터 그 안의 프로그램이 첫 동작을 할 때까지의 시간으로, 점은 각 실행, 막대는 중앙값과 신뢰 구간입니다. 프로그램은 첫 동작으로 한 바이트를 쓰고 호스트가 그 도착 시각을 모든 엔진에서 같은 방법으로 기록하며, 쓰기 자체에는 프로그램의 시계로 최대 %s이 걸렸습니다."},
