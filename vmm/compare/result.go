@@ -191,35 +191,58 @@ func Read(r io.Reader) (*Result, error) {
 	return &res, res.check()
 }
 
-// check refuses numbers that no measurement gives, and that no chart survives.
+// check refuses what no measurement gives, and no chart survives.
 func (r *Result) check() error {
-	for _, e := range r.Engines {
-		lists := [][]float64{e.Start, e.Exit, e.Carry}
-		for _, s := range e.Work {
-			lists = append(lists, s.Own, s.Host)
+	for i := range r.Engines {
+		if err := r.Engines[i].check(); err != nil {
+			return fmt.Errorf("engine %s: %w: the file is damaged", r.Engines[i].Name, err)
 		}
-		for _, p := range e.Scale {
-			lists = append(lists, p.Start)
-			if p.Instances < 1 {
-				return fmt.Errorf("engine %s: %d instances: the file is damaged", e.Name, p.Instances)
+	}
+	return nil
+}
+
+// What is more than these is no measurement: months, more memory and more
+// instances than any host has.
+const (
+	mostTime      = 1e16 // nanoseconds
+	mostBytes     = 1 << 50
+	mostInstances = 1 << 20
+	mostCPUs      = 1 << 16
+)
+
+func (e *EngineResult) check() error {
+	if _, ok := kindStyles[e.Kind]; !ok {
+		return fmt.Errorf("kind %q", e.Kind)
+	}
+	lists := [][]float64{e.Start, e.Exit, e.Carry}
+	for _, s := range e.Work {
+		lists = append(lists, s.Own, s.Host)
+	}
+	for _, p := range e.Scale {
+		lists = append(lists, p.Start)
+		m := p.Memory
+		if p.Instances < 1 || p.Instances > mostInstances {
+			return fmt.Errorf("%d instances", p.Instances)
+		}
+		if max(m.GuestRAM, m.Private, m.Shared, m.PageTables, m.Kernel, m.Daemons) > mostBytes {
+			return fmt.Errorf("memory %+v", m)
+		}
+	}
+	for _, l := range lists {
+		for _, x := range l {
+			if !(x >= 0 && x <= mostTime) {
+				return fmt.Errorf("a time of %g ns", x)
 			}
 		}
-		for _, l := range lists {
-			for _, x := range l {
-				if !(x >= 0 && x < 1e18) {
-					return fmt.Errorf("engine %s: a time of %g ns: the file is damaged", e.Name, x)
-				}
-			}
+	}
+	for _, p := range e.CPU {
+		if !(math.Abs(p.At) <= mostTime && p.Host >= 0 && p.Host <= mostCPUs && p.Guest >= 0 && p.Guest <= mostCPUs) {
+			return fmt.Errorf("a CPU use of %+v", p)
 		}
-		for _, p := range e.CPU {
-			if !(p.At > -1e15 && p.At < 1e15 && p.Host >= 0 && p.Host < 1e6 && p.Guest >= 0 && p.Guest < 1e6) {
-				return fmt.Errorf("engine %s: a CPU use of %v: the file is damaged", e.Name, p)
-			}
-		}
-		for _, d := range e.Disk {
-			if d.Bytes < 0 {
-				return fmt.Errorf("engine %s: a file of %d bytes: the file is damaged", e.Name, d.Bytes)
-			}
+	}
+	for _, d := range e.Disk {
+		if d.Bytes < 0 || d.Bytes > mostBytes {
+			return fmt.Errorf("a file of %d bytes", d.Bytes)
 		}
 	}
 	return nil

@@ -162,11 +162,13 @@ func TestReadRefuses(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"no JSON", "hello", "not a comparison"},
 		{"another format", `{"format": 99}`, "format 99"},
-		{"a negative time", `{"format": 1, "engines": [{"name": "x", "start": [-1]}]}`, "damaged"},
-		{"no instances", `{"format": 1, "engines": [{"name": "x", "scale": [{"instances": 0}]}]}`, "damaged"},
-		{"an endless time", `{"format": 1, "engines": [{"name": "x", "start": [1e300]}]}`, "damaged"},
-		{"a mad CPU", `{"format": 1, "engines": [{"name": "x", "cpu": [{"at": 0, "host": -3}]}]}`, "damaged"},
-		{"a file of less than nothing", `{"format": 1, "engines": [{"name": "x", "disk": [{"bytes": -3}]}]}`, "damaged"},
+		{"a negative time", `{"format": 1, "engines": [{"name": "x", "kind": "process", "start": [-1]}]}`, "damaged"},
+		{"no instances", `{"format": 1, "engines": [{"name": "x", "kind": "process", "scale": [{"instances": 0}]}]}`, "damaged"},
+		{"another kind", `{"format": 1, "engines": [{"name": "x", "kind": "y"}]}`, "damaged"},
+		{"too much memory", `{"format": 1, "engines": [{"name": "x", "kind": "process", "scale": [{"instances": 1, "memory": {"private": 18446744073709551615}}]}]}`, "damaged"},
+		{"an endless time", `{"format": 1, "engines": [{"name": "x", "kind": "process", "start": [1e300]}]}`, "damaged"},
+		{"a mad CPU", `{"format": 1, "engines": [{"name": "x", "kind": "process", "cpu": [{"at": 0, "host": -3}]}]}`, "damaged"},
+		{"a file of less than nothing", `{"format": 1, "engines": [{"name": "x", "kind": "process", "disk": [{"bytes": -3}]}]}`, "damaged"},
 	} {
 		if _, err := Read(strings.NewReader(c.text)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", c.name, err, c.want)
@@ -181,7 +183,9 @@ func FuzzRead(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
-	f.Add([]byte(`{"format": 1, "options": {"workloads": ["cpu", "x"]}, "engines": [{"name": "x", "start": [0], "work": {"x": {"own": [1]}}, "scale": [{"instances": 1}]}]}`))
+	f.Add([]byte(`{"format": 1, "options": {"workloads": ["cpu", "x"]}, "engines": [{"name": "x", "kind": "process", "start": [0], "work": {"x": {"own": [1]}}, "scale": [{"instances": 1}]}]}`))
+	f.Add([]byte(`{"format":1,"options":{"workloads":["cpu"]},"engines":[{"name":"x","kind":"machine","start":[0],"work":{"cpu":{"own":[0],"host":[0]}},"scale":[{"instances":1}],"disk":[{"bytes":0}],"cpu":[{"at":1},{"at":9e14,"host":9e3}]}]}`))
+	f.Add([]byte(`{"format":1,"engines":[{"name":"x","kind":"container","start":[9e15],"scale":[{"instances":900000,"start":[1],"memory":{"private":99999999999999}}],"disk":[{"kind":"engine","bytes":900000000000000}],"cpu":[{"at":-9e14},{"at":-9e14}]}]}`))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		r, err := Read(bytes.NewReader(p))
 		if err != nil {
