@@ -85,6 +85,9 @@ type Conn struct {
 	readEnd   deadline
 	writeEnd  deadline
 	in        ring
+	again     []byte // read before a snapshot, and not dealt with then: read again first
+	kept      []byte // what Read has returned since Done
+	keeps     bool   // Keep was called
 	fwdCnt    uint32 // bytes that left in
 	fwdTold   uint32 // the fwdCnt that the guest was last told
 	out       []byte // what Write has still to send
@@ -130,18 +133,25 @@ func (c *Conn) opError(op string, err error) error {
 // send no more and everything is read, ECONNRESET when it reset the connection.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.mu.Lock()
-	for len(p) > 0 && c.in.n == 0 && c.readErr() == nil {
+	for len(p) > 0 && c.unread() == 0 && c.readErr() == nil {
 		c.readable.Wait()
 	}
-	if err := c.readErr(); err != nil && (c.in.n == 0 || c.closed || c.readEnd.expired) {
+	if err := c.readErr(); err != nil && (c.unread() == 0 || c.closed || c.readEnd.expired) {
 		c.mu.Unlock()
 		if err == io.EOF {
 			return 0, err
 		}
 		return 0, c.opError("read", err)
 	}
-	n := c.in.drain(p)
-	c.fwdCnt += uint32(n)
+	n := copy(p, c.again)
+	c.again = c.again[n:]
+	if n == 0 {
+		n = c.in.drain(p)
+		c.fwdCnt += uint32(n)
+	}
+	if c.keeps {
+		c.kept = append(c.kept, p[:n]...)
+	}
 	tell := c.state == stateEstablished && c.fwdCnt-c.fwdTold >= bufAlloc/4
 	if tell {
 		c.post(dueCreditUpdate)
@@ -152,6 +162,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// unread is how many bytes Read has at once; c.mu is held.
+func (c *Conn) unread() int { return len(c.again) + c.in.n }
 
 // readErr says why no further byte can be read; c.mu is held.
 func (c *Conn) readErr() error {
@@ -245,6 +258,7 @@ func (c *Conn) Close() error {
 	}
 	c.closed = true
 	c.in.discard()
+	c.again, c.kept = nil, nil
 	switch c.state {
 	case stateEstablished:
 		c.state, c.sentShut = stateClosing, shutBoth

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -287,7 +288,7 @@ func TestRestoreWithoutStreams(t *testing.T) {
 		t.Error("an event for a guest without streams")
 	}
 	// Another context ID is one to be told of all the same.
-	if err := dev.SetState([]byte(`{"Version":1,"CID":77}`)); err != nil || !dev.restored.Load() {
+	if err := dev.SetState([]byte(`{"Version":2,"CID":77}`)); err != nil || !dev.restored.Load() {
 		t.Errorf("restored with another context ID: %v, told: %v", err, dev.restored.Load())
 	}
 }
@@ -310,7 +311,11 @@ func TestRestoreWithoutAnAnswerGoesOn(t *testing.T) {
 }
 
 func TestBadStates(t *testing.T) {
-	for _, s := range []string{"", "{}", `{"Version":2,"CID":3}`, `{"Version":1,"CID":1}`, `{"Version":1,"CID":3,"Streams":-1}`} {
+	for _, s := range []string{
+		"", "{}", `{"Version":1,"CID":3}`, `{"Version":2,"CID":1}`, `{"Version":2,"CID":3,"Streams":-1}`,
+		`{"Version":2,"CID":3,"Streams":[null]}`, `{"Version":2,"CID":3,"Streams":[{"SentShut":4}]}`,
+		`{"Version":2,"CID":3,"Streams":[` + strings.Repeat("{},", 4096) + `{}]}`,
+	} {
 		dev := mustNew(t, Config{})
 		if err := dev.SetState([]byte(s)); err == nil || dev.restored.Load() {
 			t.Errorf("state %q was taken: %v", s, err)

@@ -60,6 +60,8 @@ type mux struct {
 	first, last *Conn // connections with something due, linked by Conn.next
 	rsts        []key // RST replies due
 	rstsSent    int   // of rsts, those already sent
+
+	saved map[key]*streamState // of a restored device: what the guest still takes for open
 }
 
 func newMux(cid uint32, maxOpen int) *mux {
@@ -128,22 +130,6 @@ func (m *mux) openConns() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.open
-}
-
-// known is how many connections the guest knows or is to be told the end of.
-func (m *mux) known() int {
-	m.mu.Lock()
-	n := len(m.rsts) - m.rstsSent
-	cs := slices.Collect(maps.Values(m.conns))
-	m.mu.Unlock()
-	for _, c := range cs {
-		c.mu.Lock()
-		if c.due&dueRequest == 0 {
-			n++
-		}
-		c.mu.Unlock()
-	}
-	return n
 }
 
 // request admits a connection that the guest asks for, if somebody on the host

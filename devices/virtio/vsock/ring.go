@@ -26,6 +26,25 @@ func (q *ring) fill(src io.Reader, n int) error {
 	return nil
 }
 
+// put appends p.
+func (q *ring) put(p []byte) {
+	q.reserve(len(p))
+	for len(p) > 0 {
+		n := copy(q.span(q.r+q.n, len(p)), p)
+		q.n += n
+		p = p[n:]
+	}
+}
+
+// bytes is a copy of what the queue has.
+func (q *ring) bytes() []byte {
+	if q.n == 0 {
+		return nil
+	}
+	first := q.span(q.r, q.n)
+	return append(append(make([]byte, 0, q.n), first...), q.span(q.r+len(first), q.n-len(first))...)
+}
+
 // drain moves up to len(p) of the oldest bytes to p.
 func (q *ring) drain(p []byte) int {
 	total := 0

@@ -129,6 +129,8 @@ func (s *session) send() error {
 		}
 		if s.ctx.Err() != nil { // interrupted, so told again next time
 			s.d.restored.Store(true)
+		} else {
+			s.d.mux.forgetSaved()
 		}
 	}
 	for n := 0; s.ctx.Err() == nil; n++ {
