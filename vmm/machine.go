@@ -383,19 +383,21 @@ type Phase uint8
 
 // Phases, in the order in which they are reached.
 const (
-	PhaseVMCreated Phase = iota
+	PhaseSnapshotRead Phase = iota // of a machine that is restored
+	PhaseVMCreated
 	PhaseMemoryMapped
 	PhaseKernelLoaded
 	PhaseFirstRun
 	PhaseFirstByte // the guest wrote to its console
 	PhaseUserSpace // the default guest's init runs
 	PhaseAgent     // its agent listens
+	PhaseSettled   // a restored guest has its new settings
 	PhaseExit
 	phaseCount
 )
 
-var phaseNames = [...]string{"VM created", "memory mapped", "kernel loaded", "first KVM_RUN",
-	"first guest byte", "user space", "agent ready", "exit"}
+var phaseNames = [...]string{"snapshot read", "VM created", "memory mapped", "kernel loaded", "first KVM_RUN",
+	"first guest byte", "user space", "agent ready", "new settings", "exit"}
 
 func (p Phase) String() string { return phaseNames[p] }
 
@@ -406,6 +408,9 @@ func (t *Timings) mark(p Phase) {
 		t.at[p] = time.Now()
 	}
 }
+
+// Settled notes that a restored guest has taken its new settings.
+func (t *Timings) Settled() { t.mark(PhaseSettled) }
 
 // At returns when phase p was reached, and whether it was.
 func (t *Timings) At(p Phase) (time.Time, bool) {

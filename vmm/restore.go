@@ -34,6 +34,7 @@ func Restore(cfg Config, s *snapshot.Snapshot) (*Machine, error) {
 	}
 	m := &Machine{cfg: cfg, pio: bus.New(), mmio: bus.New()}
 	m.kept.from = s
+	m.times.mark(PhaseSnapshotRead)
 	m.gate.init()
 	for id := range cfg.CPUs {
 		m.cpus = append(m.cpus, &vcpu{id: id, m: m, work: make(chan func(), 1)})

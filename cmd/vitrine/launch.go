@@ -25,6 +25,8 @@ type launch struct {
 
 	devices      []virtio.Device
 	network      *usernet.Network // the first user network, if any
+	restores     bool             // the machine may be restored
+	settles      bool             // it was, and takes new settings before clients reach it
 	networkIndex int              // which of the network devices it has
 	memory       *lateMemory      // the balloon's way to the guest's memory; nil without one
 	backends     []blk.Backend    // of the disks
@@ -73,6 +75,7 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 		Initrd: o.initrd, Protocol: o.protocol, ACPI: o.embedded != "lean", Log: l.log,
 	}
 	l.cfg.CoreFile = o.core
+	l.restores = o.warm || o.saved != nil
 	if l.cfg.CacheDir, err = cacheDir(); err != nil {
 		return err
 	}

@@ -50,7 +50,8 @@ type restoring struct {
 	run      *savedRun
 	dir      string // for what the machine writes to its disks
 	hostname string
-	fork     bool // one of several from the same
+	fork     bool         // one of several from the same
+	begin    func() error // when the machine has its state, before it runs; nil: nothing
 }
 
 func restoreAction(c *cli.Context) error {
@@ -230,6 +231,11 @@ func (r *restoring) clean() {
 // newMachine makes the machine: restored from a snapshot, or new.
 func (r *runner) newMachine(l *launch) (*vmm.Machine, error) {
 	l.opt = r.opt
+	defer func() {
+		if !l.settles {
+			l.releaseNetwork()
+		}
+	}()
 	if r.opt.saved == nil && r.opt.warm {
 		return r.warmMachine(l)
 	}
@@ -250,17 +256,26 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 		l.cfg.OnMark = nil
 	}
 	m, err := vmm.Restore(l.cfg, s.snapshot)
+	if err == nil && s.begin != nil {
+		if err = s.begin(); err != nil {
+			return nil, errors.Join(err, m.Close())
+		}
+	}
 	if err != nil || !settles {
 		return m, err
 	}
+	l.settles = true
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	l.onClose(func() error { cancel(); <-done; return nil })
 	go func() {
 		defer close(done)
 		begun := time.Now()
-		switch err := l.settle(ctx, a, s); {
+		err := l.settle(ctx, a, s)
+		l.releaseNetwork()
+		switch {
 		case err == nil:
+			m.Timings().Settled()
 			l.log.Info("the restored guest has its new settings", "took", time.Since(begun))
 		case ctx.Err() == nil:
 			l.log.Warn("the restored guest has not taken its new settings", "error", err)
@@ -268,6 +283,13 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 		a.agentReady()
 	}()
 	return m, nil
+}
+
+// releaseNetwork lets clients of published ports through.
+func (l *launch) releaseNetwork() {
+	if l.network != nil {
+		l.network.Release()
+	}
 }
 
 // settleTime is how long a restored guest may take to answer. On hosts that

@@ -225,13 +225,13 @@ func ending(err error) error {
 // the process. Some overlap, so they stand in the order of time.
 func printTimings(w io.Writer, t *vmm.Timings) {
 	type row struct {
-		phase vmm.Phase
+		phase string
 		at    time.Time
 	}
-	var rows []row
+	rows := []row{{"main", mainStarted}}
 	for _, p := range vmm.Phases() {
 		if at, ok := t.At(p); ok {
-			rows = append(rows, row{p, at})
+			rows = append(rows, row{p.String(), at})
 		}
 	}
 	slices.SortStableFunc(rows, func(a, b row) int { return a.at.Compare(b.at) })
@@ -239,7 +239,7 @@ func printTimings(w io.Writer, t *vmm.Timings) {
 	last := start
 	fmt.Fprintf(w, "%-18s %13s %13s\n", "phase", "since exec", "step")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%-18v %13s %13s\n", r.phase, milliseconds(r.at.Sub(start)), milliseconds(r.at.Sub(last)))
+		fmt.Fprintf(w, "%-18s %13s %13s\n", r.phase, milliseconds(r.at.Sub(start)), milliseconds(r.at.Sub(last)))
 		last = r.at
 	}
 }

@@ -145,7 +145,7 @@ func (l *launch) openUserNet(cfg *virtionet.Config, n netOption, publish []usern
 		}
 		group = filepath.Join(dir.Path(), ".groups", n.group)
 	}
-	u, err := usernet.New(usernet.Config{Publish: publish, Group: group, Log: l.log})
+	u, err := usernet.New(usernet.Config{Publish: publish, Group: group, Hold: l.restores, Log: l.log})
 	if err != nil {
 		return fmt.Errorf("user network: %w", err)
 	}

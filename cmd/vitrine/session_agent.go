@@ -33,6 +33,8 @@ type agentSession struct {
 	brief bool      // the guest has nothing to lose: it need not turn itself off
 	idle  bool      // nothing runs but what others ask for
 
+	lasting *lasting // how the command goes on in later machines; nil: it does not
+
 	once  sync.Once
 	ready chan struct{} // closed when the agent listens
 }
@@ -57,10 +59,12 @@ func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
 func (s *agentSession) agentReady() { s.once.Do(func() { close(s.ready) }) }
 
 func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
-	select {
-	case <-s.ready:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if s.lasting == nil || s.lasting.from == nil { // else it runs already
+		select {
+		case <-s.ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	if s.idle {
 		<-ctx.Done()
@@ -93,6 +97,9 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 
 func (s *agentSession) run(ctx context.Context) (agent.Status, error) {
 	c := &agent.Command{Args: s.argv, Env: agent.DefaultEnv(), Dir: "/root", Stdin: s.in, Stdout: s.out, Stderr: s.say.w}
+	if s.lasting != nil {
+		return s.lasting.run(ctx, s.agent, c)
+	}
 	if s.tty == nil {
 		return s.agent.Exec(ctx, c)
 	}

@@ -17,9 +17,10 @@ import (
 // they were given, for a machine that is restored is made by the same ones, and
 // what is to be restored.
 type snapshotOptions struct {
-	given []givenFlag
-	warm  bool
-	saved *restoring // nil: the machine boots
+	given  []givenFlag
+	warm   bool
+	warmAt warmPoint
+	saved  *restoring // nil: the machine boots
 }
 
 // givenFlag is a flag and a value that it was given.
@@ -35,6 +36,10 @@ type savedRun struct {
 	Disks   []savedDisk `json:"disks,omitempty"` // in the order of --disk
 	Command []string    `json:"command,omitempty"`
 	Agent   bool        `json:"agent"` // the guest's agent listened
+
+	// Exec is the host's port of the connection of the program that goes on,
+	// of a machine that --warm-at keeps.
+	Exec uint32 `json:"exec,omitempty"`
 
 	// What the guest was told of its network, if it has a user network.
 	Interface string `json:"interface,omitempty"`
@@ -72,11 +77,12 @@ func decodeSavedRun(b json.RawMessage) (*savedRun, error) {
 func snapshotFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "warm", Usage: "go on from where an earlier machine of this kind had booted; the first one boots and is kept. See vitrine cache"},
+		&cli.StringFlag{Name: "warm-at", Usage: "`MOMENT` of --warm, later: ready (the command makes " + readyFile + "), listen:PORT or line:TEXT"},
 	}
 }
 
 // ofOneRun are flags that belong to a run and not to the machine.
-var ofOneRun = []string{"name", "detach", "state", "config", "machine", "print-config", "timings", "verbose", "warm"}
+var ofOneRun = []string{"name", "detach", "state", "config", "machine", "print-config", "timings", "verbose", "warm", "warm-at"}
 
 // savedKey is where app.Metadata has the *restoring of a run that restores.
 const savedKey = "saved"
@@ -84,7 +90,11 @@ const savedKey = "saved"
 // parseSnapshot notes the flags, and what is to be restored.
 func (o *runOptions) parseSnapshot(c *cli.Context) error {
 	o.saved, _ = c.App.Metadata[savedKey].(*restoring)
-	o.warm = c.Bool("warm")
+	var err error
+	if o.warmAt, err = parseWarmPoint(c.String("warm-at")); err != nil {
+		return err
+	}
+	o.warm = c.Bool("warm") || o.warmAt.text != ""
 	for _, f := range runFlags() {
 		name := f.Names()[0]
 		if !c.IsSet(name) || slices.Contains(ofOneRun, name) {

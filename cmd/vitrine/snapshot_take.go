@@ -25,6 +25,7 @@ type snapshotRequest struct {
 	Stop  bool   `json:"stop,omitempty"` // end the machine then
 	Track bool   `json:"track,omitempty"`
 	fork  bool
+	exec  uint32 // the connection of the program that is to go on
 }
 
 // snapshotExtra serves snapshots of the machine.
@@ -54,6 +55,7 @@ func snapshotExtra(m *vmm.Machine, l *launch) control.Extra {
 // save makes a snapshot of the machine and of the disks that it writes to.
 func (l *launch) save(ctx context.Context, m *vmm.Machine, req *snapshotRequest) (vmm.Saved, error) {
 	run := l.describe()
+	run.Exec = req.exec
 	app, err := json.Marshal(run)
 	if err != nil {
 		return vmm.Saved{}, err

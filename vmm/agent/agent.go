@@ -39,6 +39,7 @@ type conn struct {
 	ctx  context.Context
 	stop func() bool
 	buf  []byte
+	kept KeptConn // the Conn, if it goes into snapshots
 
 	mu  sync.Mutex // of writes
 	out []byte
@@ -54,13 +55,18 @@ func (c *Client) start(ctx context.Context, t frameType, e *encoder) (*conn, err
 	if err != nil {
 		return nil, fmt.Errorf("reach the guest's agent: %w", err)
 	}
-	k := &conn{Conn: nc, ctx: ctx, buf: make([]byte, maxPayload)}
-	k.stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	k := newConn(ctx, nc)
 	if err := k.send(t, payload); err != nil {
 		k.close()
 		return nil, err
 	}
 	return k, nil
+}
+
+func newConn(ctx context.Context, nc net.Conn) *conn {
+	k := &conn{Conn: nc, ctx: ctx, buf: make([]byte, maxPayload)}
+	k.stop = context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	return k
 }
 
 func (k *conn) close() {

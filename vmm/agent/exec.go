@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 )
 
@@ -32,6 +33,30 @@ type Command struct {
 
 	// Signals are sent to the program's process group.
 	Signals <-chan uint32
+
+	// Kept, if not nil, is called when the program runs, with its connection:
+	// one that goes into snapshots of the guest, for Client.Resume. Such a
+	// program must have neither Stdin nor TTY, which belong to one life only.
+	Kept func(KeptConn)
+	// Passed, if not nil, is called after a piece of output was passed on.
+	// A snapshot that is made in it has the program with nothing to repeat.
+	Passed func()
+}
+
+// KeptConn is a connection that can go on in a restored guest: a *vsock.Conn.
+type KeptConn interface {
+	net.Conn
+	Keep()            // it is to go into snapshots
+	Done()            // what was read of it is dealt with
+	HostPort() uint32 // its name in the restored guest
+}
+
+// check refuses what cannot go on in a restored guest.
+func (c *Command) check() error {
+	if c.Kept != nil && (c.TTY || c.Stdin != nil) {
+		return errors.New("a program that is to go on in a restored guest can have no terminal and no input")
+	}
+	return nil
 }
 
 // DefaultEnv is the environment of commands that bring none.
@@ -83,6 +108,9 @@ func (c *Command) encode() *encoder {
 // passed on. An *Error means that it could not be run. When ctx is done, or
 // Stdout or Stderr fails, the program gets SIGHUP, and SIGKILL two seconds later.
 func (c *Client) Exec(ctx context.Context, cmd *Command) (Status, error) {
+	if err := cmd.check(); err != nil {
+		return Status{}, err
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	k, err := c.start(ctx, reqExec, cmd.encode())
@@ -100,10 +128,42 @@ func (c *Client) Exec(ctx context.Context, cmd *Command) (Status, error) {
 	if d.u32(); d.bad {
 		return Status{}, d.err()
 	}
+	if cmd.Kept != nil {
+		if err := k.keep(); err != nil {
+			return Status{}, err
+		}
+		k.kept.Done()
+		cmd.Kept(k.kept)
+	}
 	w := newWindow()
 	defer w.close()
 	go feed(ctx, cancel, k, cmd.Stdin, w)
 	go forward(ctx, k, cmd)
+	return k.follow(cmd, w)
+}
+
+// keep has the connection go into snapshots.
+func (k *conn) keep() error {
+	c, ok := k.Conn.(KeptConn)
+	if !ok {
+		return errors.New("a program's connection of this kind cannot go into a snapshot")
+	}
+	k.kept = c
+	c.Keep()
+	return nil
+}
+
+// Resume goes on with a program of a restored guest on its connection, until it
+// has ended, as Exec does. Of cmd it uses where the output goes, and Signals.
+func (c *Client) Resume(ctx context.Context, nc KeptConn, cmd *Command) (Status, error) {
+	k := newConn(ctx, nc)
+	defer k.close()
+	k.kept = nc
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go forward(ctx, k, &Command{Signals: cmd.Signals})
+	w := newWindow()
+	defer w.close()
 	return k.follow(cmd, w)
 }
 
@@ -135,6 +195,16 @@ func (k *conn) follow(cmd *Command, w *window) (Status, error) {
 		if err = errors.Join(err, d.err()); err != nil {
 			return Status{}, err
 		}
+		k.passed(cmd)
+	}
+}
+
+func (k *conn) passed(cmd *Command) {
+	if k.kept != nil {
+		k.kept.Done()
+	}
+	if cmd.Passed != nil {
+		cmd.Passed()
 	}
 }
 

@@ -123,6 +123,21 @@ func (n *Network) servePublishedTCP(l *net.TCPListener, port uint16) {
 	}
 }
 
+// Release lets the clients of published ports through that Config.Hold has
+// wait. It may be called more than once.
+func (n *Network) Release() { n.release() }
+
+// awaitRelease waits until nobody holds the published ports; false if the
+// network was closed before.
+func (n *Network) awaitRelease() bool {
+	select {
+	case <-n.released:
+		return true
+	case <-n.ctx.Done():
+		return false
+	}
+}
+
 // pause waits for d, or less if the network is closed.
 func (n *Network) pause(d time.Duration) {
 	t := time.NewTimer(d)
@@ -134,6 +149,10 @@ func (n *Network) pause(d time.Duration) {
 }
 
 func (n *Network) connectGuest(host net.Conn, port uint16) {
+	if !n.awaitRelease() {
+		host.Close()
+		return
+	}
 	ctx, cancel := context.WithTimeout(n.ctx, dialTimeout)
 	defer cancel()
 	guest, err := gonet.DialTCPWithBind(ctx, n.stack, n.fullAddress(n.gateway, 0), n.fullAddress(n.guest, port), ipv4.ProtocolNumber)
@@ -174,6 +193,9 @@ func (n *Network) servePublishedUDP(c *net.UDPConn, port uint16) {
 		}
 		if err != nil {
 			continue // an ICMP error of an answer to some client
+		}
+		if !n.awaitRelease() {
+			return
 		}
 		if u := n.udpClient(&clients, c, from, port); u != nil {
 			u.idle.Reset(udpIdle)

@@ -53,6 +53,10 @@ type Config struct {
 	MTU     int          // of the guest's link; DefaultMTU if 0
 	Publish []Publish    // the guest's ports that the host listens for
 
+	// Hold has clients of published ports wait until Release is called: the
+	// host accepts them, and the guest sees nothing of them yet.
+	Hold bool
+
 	// NoHost keeps the guest from the host's own services: what listens on
 	// the host's loopback addresses is otherwise reached at the gateway's.
 	NoHost bool
@@ -91,13 +95,19 @@ type Network struct {
 	udp    chan struct{} // a token for each flow
 
 	published []Publish
+	released  chan struct{}
+	release   func() // closes released
 }
 
 var _ virtionet.Backend = (*Network)(nil)
 
 // New returns a network that listens for the published ports already.
 func New(cfg Config) (*Network, error) {
-	n := &Network{tcp: make(chan struct{}, maxTCP), udp: make(chan struct{}, maxUDP)}
+	n := &Network{tcp: make(chan struct{}, maxTCP), udp: make(chan struct{}, maxUDP), released: make(chan struct{})}
+	n.release = sync.OnceFunc(func() { close(n.released) })
+	if !cfg.Hold {
+		n.release()
+	}
 	if err := n.configure(cfg); err != nil {
 		return nil, fmt.Errorf("configure user network: %w", err)
 	}

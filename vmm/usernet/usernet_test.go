@@ -141,6 +141,40 @@ func TestPublishedTCP(t *testing.T) {
 	refused.Close()
 }
 
+// Clients that come too early are served when their guest may be reached.
+func TestHeldPublishedPorts(t *testing.T) {
+	n := newTestNetwork(t, Config{Hold: true, Publish: []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 8080}}}, nil)
+	g := newTestGuest(t, n, allOffloads)
+	l := g.listen(8080)
+	came := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			_, err = c.Write([]byte("hello"))
+		}
+		came <- err
+	}()
+	c, err := net.Dial("tcp", n.Published()[0].Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case err := <-came:
+		t.Fatalf("the guest was reached: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	n.Release()
+	n.Release()
+	buf := make([]byte, 5)
+	if _, err := io.ReadFull(c, buf); err != nil || string(buf) != "hello" {
+		t.Errorf("read %q, %v", buf, err)
+	}
+	if err := <-came; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPublishedUDP(t *testing.T) {
 	n := newTestNetwork(t, Config{Publish: []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 53, UDP: true}}}, nil)
 	g := newTestGuest(t, n, 0)
