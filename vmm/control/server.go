@@ -190,6 +190,9 @@ func (s *Server) serveVsock(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer guest.Close()
+	// A guest that is gone closes nothing any more.
+	stop := context.AfterFunc(s.ctx, func() { _ = guest.Close() })
+	defer stop()
 	s.upgrade(w, r, func(conn net.Conn) { join(conn, guest) })
 }
 
