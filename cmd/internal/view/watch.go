@@ -171,7 +171,7 @@ func (w *watch) ask(ctx context.Context) {
 		return // glance says so
 	}
 	st, err := w.client.Stats(ctx)
-	line := timeline{}
+	line := timeline{Buckets: [][classes]uint32{}}
 	if s := w.events(); s != nil {
 		line = s.timeline(timelineBuckets)
 	}

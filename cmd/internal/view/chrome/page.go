@@ -44,11 +44,12 @@ func (b *Browser) Eval(ctx context.Context, expression string, v any) error {
 // askEvery is how often Wait asks.
 const askEvery = 50 * time.Millisecond
 
-// Wait waits until an expression is true.
+// Wait waits until an expression is true; one that fails, for what it asks of
+// is not there yet, is not.
 func (b *Browser) Wait(ctx context.Context, expression string) error {
 	for {
 		var yes bool
-		if err := b.Eval(ctx, "Boolean("+expression+")", &yes); err != nil || yes {
+		if err := b.Eval(ctx, "(() => { try { return Boolean("+expression+") } catch { return false } })()", &yes); err != nil || yes {
 			return err
 		}
 		select {

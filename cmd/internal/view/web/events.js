@@ -51,7 +51,7 @@ export class Events {
   update(m) {
     if (m.meta) this.body.replaceChildren();
     if (m.timeline) this.line.update(m.timeline);
-    if (typeof m.filterError === 'string') this.#filterError(m.filterError);
+    if (typeof m.filterError === 'string') this.#answered(m.filterError);
     if (!m.events || !this.live) return;
     this.#show(m.events, true);
     this.#sampled(m.events);
@@ -74,13 +74,20 @@ export class Events {
     else text(this.note, seen ? `${count(seen / secs)} events/s` : 'nothing happens');
   }
 
+  // setFilter asks for other events; the server says whether the filter is one.
   setFilter(f) {
-    this.input.value = this.filter = f;
-    this.#filterError('');
+    this.input.value = this.asked = f;
+    this.tell({ filter: f });
+  }
+
+  #answered(wrong) {
+    this.#filterError(wrong);
+    if (wrong || this.asked === undefined) return;
+    this.filter = this.asked;
+    this.asked = undefined;
     this.window = [];
     this.body.replaceChildren();
-    this.tell({ filter: f });
-    if (!this.live) this.at(this.time || 0); else if (f) this.#fill();
+    if (!this.live) this.at(this.time || 0); else if (this.filter) this.#fill();
   }
 
   // fill shows what the past has for a filter: what comes may take its time.
