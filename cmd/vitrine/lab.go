@@ -97,6 +97,9 @@ func labProgram(c *cli.Context, l lab.Lab, own string) ([]byte, lab.Options, err
 	if o.Limit <= 0 {
 		return nil, o, &usageError{errors.New("--limit must be positive"), "the default is 5s"}
 	}
+	if dir, err := cacheDir(); err == nil {
+		o.CacheDir = dir
+	}
 	if c.NArg() > 2 {
 		return nil, o, &usageError{fmt.Errorf("unexpected argument %q", c.Args().Get(2)), "flags stand before the number"}
 	}

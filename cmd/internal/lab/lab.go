@@ -36,6 +36,7 @@ func All() []Lab {
 		{Number: 5, Folder: deviceFolder, Title: "MMIO and a device of your own"},
 		{6, "06-virtio-blk", "a virtio-blk driver from scratch", diskStart(0), these(diskStart(1), diskStart(6)), checkDisk},
 		{7, "07-two-cpus", "two CPUs (INIT, SIPI)", cpusStart(2), these(cpusStart(2), cpusStart(4)), checkCPUs},
+		{Number: 8, Folder: bootFolder, Title: "the Linux boot protocol by hand", Demo: headerStart()},
 	}, later()...)
 }
 

@@ -21,7 +21,9 @@ import (
 type Options struct {
 	Accel string        // as vmm.Config.Accel
 	Limit time.Duration // after which a program that has not halted is stopped
-	Core  string        // the file for a core when the CPU gives up; "" for none
+	// CacheDir keeps the embedded kernel unpacked; "": it is unpacked each time.
+	CacheDir string
+	Core     string // the file for a core when the CPU gives up; "" for none
 }
 
 // Result is how a program ended.
@@ -78,7 +80,7 @@ type output struct {
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	const longest = 4096
+	const longest = 1 << 16
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.b.Write(p[:min(len(p), longest-o.b.Len())])

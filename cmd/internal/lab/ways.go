@@ -21,6 +21,7 @@ type Runner func(ctx context.Context, program []byte, o Options, w io.Writer) er
 
 // ways are those of the labs that have one, by number.
 var ways = map[int]way{
+	8:  {run: runBoot, judge: judgeBoot},
 	9:  {run: runExits},
 	12: {run: runFork, judge: judgeFork},
 	5:  {".go", ".go", runDevice, judgeDevice},
