@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vitrine-vmm/vitrine/cmd/internal/lab"
+	"github.com/vitrine-vmm/vitrine/vmm/compare"
 )
 
 func labCommand() *cli.Command {
@@ -93,7 +95,8 @@ func labProgram(c *cli.Context, l lab.Lab, own string) ([]byte, lab.Options, err
 	if err := debug.parseDebug(c); err != nil {
 		return nil, lab.Options{}, err
 	}
-	o := lab.Options{Accel: c.String("accel"), Limit: c.Duration("limit"), Core: debug.core}
+	o := lab.Options{Accel: c.String("accel"), Limit: c.Duration("limit"), Core: debug.core,
+		Compare: func(ctx context.Context) (*compare.Result, error) { return labComparison(ctx, c) }}
 	if o.Limit <= 0 {
 		return nil, o, &usageError{errors.New("--limit must be positive"), "the default is 5s"}
 	}

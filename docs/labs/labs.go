@@ -7,5 +7,5 @@ import "embed"
 
 // Files has a folder for each lab, named as docs/labs/README.md says.
 //
-//go:embed */*.md */*.svg */*.s */*.bin */*.txt */*.go
+//go:embed */*.md */*.svg */*.s */*.bin */*.txt */*.go */*.json
 var Files embed.FS

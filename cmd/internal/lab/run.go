@@ -12,6 +12,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/clinic"
+	"github.com/vitrine-vmm/vitrine/vmm/compare"
 	"github.com/vitrine-vmm/vitrine/vmm/memory"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
@@ -24,6 +25,9 @@ type Options struct {
 	// CacheDir keeps the embedded kernel unpacked; "": it is unpacked each time.
 	CacheDir string
 	Core     string // the file for a core when the CPU gives up; "" for none
+
+	// Compare measures containers and machines; nil where that cannot be.
+	Compare func(context.Context) (*compare.Result, error)
 }
 
 // Result is how a program ended.

@@ -23,6 +23,7 @@ type Runner func(ctx context.Context, program []byte, o Options, w io.Writer) er
 var ways = map[int]way{
 	8:  {run: runBoot, judge: judgeBoot},
 	9:  {run: runExits},
+	10: {source: ".txt", made: ".txt", run: runCompare, judge: judgeCompare},
 	12: {run: runFork, judge: judgeFork},
 	5:  {".go", ".go", runDevice, judgeDevice},
 }
@@ -31,6 +32,7 @@ var ways = map[int]way{
 func later() []Lab {
 	return []Lab{
 		{9, "09-exits", "what exits cost: ports, registers, doorbells, batches", consoleStart(64, vmm.NotifyIOEventFD), exitCases, checkExits},
+		{10, "10-containers", "why containers start faster, and when they don't", Start{}, nil, nil},
 		{11, "11-wreck", "triple fault: read the wreck", Start{}, wreckCases, checkWreck},
 		{12, "12-fork", "snapshot and fork", Start{Input: "D"}, nil, nil},
 	}
