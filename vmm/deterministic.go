@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/devices/serial"
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/vmm/softcpu"
 )
 
 // What makes a run the same each time (Config.Deterministic), beside the
@@ -36,9 +38,60 @@ func (m *Machine) readInput() error {
 	case len(b) > maxInput:
 		return errors.New("the console's input is longer than 64 MiB")
 	}
+	if s := m.kept.from; s != nil {
+		b = b[len(b)-min(len(b), savedMoment(s.State.Deterministic).Input):]
+	}
 	if len(b) > 0 {
 		m.input = b
 	}
+	return nil
+}
+
+// moment is what a snapshot of a deterministic machine keeps beside its state.
+type moment struct {
+	softcpu.Moment
+	Input int `json:"input"` // bytes that the console has not received
+}
+
+func savedMoment(b []byte) (d moment) {
+	_ = json.Unmarshal(b, &d) // beginMoment tells of what is wrong
+	return d
+}
+
+// moment is nil for a machine that is not deterministic.
+func (m *Machine) moment() (json.RawMessage, error) {
+	v, ok := m.vm.(softVM)
+	if !ok || !m.cfg.Deterministic {
+		return nil, nil
+	}
+	now, err := v.Moment()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(moment{*now, len(m.input)})
+}
+
+// beginMoment has a machine that is restored go on as the one that was saved:
+// nothing tells its guest that it is another.
+func (m *Machine) beginMoment(b json.RawMessage) error {
+	v, ok := m.vm.(softVM)
+	if !ok || b == nil {
+		return errors.New("the snapshot is not of a deterministic machine: restore it without --deterministic")
+	}
+	var d moment
+	if err := json.Unmarshal(b, &d); err != nil {
+		return fmt.Errorf("deterministic state: %w", err)
+	}
+	if err := v.SetMoment(&d.Moment); err != nil {
+		return err
+	}
+	if m.gate.state() == gatePause {
+		return nil
+	}
+	if err := m.resumeDevices(); err != nil {
+		return err
+	}
+	m.settleAgain()
 	return nil
 }
 
@@ -76,6 +129,14 @@ func (s *slot) keepBell(queue int) func(virtio.Doorbell, error) (virtio.Doorbell
 		}
 		return d, err
 	}
+}
+
+// settleAgain waits for all devices, which begin to serve again.
+func (m *Machine) settleAgain() {
+	for _, s := range m.virtio {
+		s.settled = false
+	}
+	m.settle()
 }
 
 // settle is called after the guest has written to a device's register: of a

@@ -337,6 +337,9 @@ func (m *Machine) resume() error {
 	if err := m.resumeDevices(); err != nil {
 		return err
 	}
+	if m.cfg.Deterministic {
+		m.settleAgain()
+	}
 	m.gate.resume()
 	return nil
 }

@@ -176,6 +176,9 @@ func (m *Machine) beginSaved() error {
 	}
 	k.origin = &origin{k.from.ID, allStored(k.from)}
 	k.from = nil
+	if m.cfg.Deterministic {
+		return m.beginMoment(s.Deterministic)
+	}
 	if m.gate.state() == gatePause {
 		return m.newGeneration(&s.Machine)
 	}

@@ -380,6 +380,9 @@ func (s *saving) takeChips() (err error) {
 		return err
 	}
 	m := s.m
+	if s.state.Deterministic, err = m.moment(); err != nil {
+		return err
+	}
 	s.state.Platform = make(map[string]json.RawMessage)
 	for _, c := range m.platform.stateful() {
 		b, err := c.State()

@@ -75,6 +75,21 @@ func (l *LAPIC) arm() {
 	l.cpu.Arm(t)
 }
 
+// Counting is since when the timer counts, in ticks of the clock, as far as that
+// does not follow from its registers; SetCounting restores it.
+func (l *LAPIC) Counting() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begun
+}
+
+// SetCounting sets what Counting says. It arms nothing.
+func (l *LAPIC) SetCounting(begun uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begun = begun
+}
+
 // Tick looks whether the timer is due, and arms it anew if not or if it is
 // periodic. It may be called at any time.
 func (l *LAPIC) Tick() {

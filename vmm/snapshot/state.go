@@ -30,6 +30,10 @@ type State struct {
 	Platform map[string]json.RawMessage `json:"platform"` // chips by name
 	Devices  []Device                   `json:"devices"`  // virtio devices in their order
 
+	// Deterministic is what a deterministic machine keeps beside: what its
+	// accelerator does next, and how much of its input is left.
+	Deterministic json.RawMessage `json:"deterministic,omitempty"`
+
 	// App is what the program that uses the VMM keeps: how it made the
 	// machine's devices.
 	App json.RawMessage `json:"app,omitempty"`

@@ -109,6 +109,10 @@ func (c *cpu) setUntil() {
 		now := t.now()
 		c.until = min(c.until, c.icount+(due-min(due, now)+ticksPerInstruction-1)/ticksPerInstruction)
 	}
+	if t.stopCount != never {
+		n := t.executed()
+		c.until = min(c.until, c.icount+t.stopCount-min(t.stopCount, n))
+	}
 }
 
 // untilNow is what happens when icount has got to until. It returns false for
@@ -117,6 +121,11 @@ func (c *cpu) untilNow() bool {
 	t := &c.vm.turns
 	if t.det && t.due() <= t.now() {
 		t.expire()
+	}
+	if t.det && t.stopDue() {
+		t.stop()
+		c.setUntil()
+		return false
 	}
 	if c.icount >= c.endOfTurn && !t.pass(c) {
 		return false

@@ -44,6 +44,13 @@ type turns struct {
 	idle      bool
 	idleSince time.Time
 	pace      *time.Timer
+	hurry     bool // pace waits for nothing
+
+	before    uint64 // instructions executed before this machine was restored
+	stopTime  uint64 // see VM.StopAt
+	stopCount uint64
+	onStop    func()
+	stopped   bool
 }
 
 // turnState is a CPU's part of it, guarded by turns.mu.
@@ -55,6 +62,7 @@ type turnState struct {
 
 func (t *turns) init(det bool, pitTick func()) {
 	t.det, t.pitTick, t.pitDue = det, pitTick, never
+	t.stopTime, t.stopCount = never, never
 	t.pace = time.AfterFunc(time.Hour, t.expire)
 	t.pace.Stop()
 }
@@ -75,6 +83,7 @@ func (t *turns) add(c *cpu) {
 func (t *turns) remove(c *cpu) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.before += c.icount
 	t.all = slices.DeleteFunc(t.all, func(x *cpu) bool { return x == c })
 	t.queue = slices.DeleteFunc(t.queue, func(x *cpu) bool { return x == c })
 	if t.holder == c {
@@ -115,7 +124,9 @@ func (t *turns) hold(c *cpu) {
 	if t.idle { // woken from outside: real time counts
 		t.idle = false
 		t.pace.Stop()
-		t.base += min(uint64(time.Since(t.idleSince)), t.due()-t.base)
+		if !t.hurry {
+			t.base += min(uint64(time.Since(t.idleSince)), t.due()-t.base)
+		}
 	}
 	t.holder = c
 	c.turn.began = c.icount
@@ -183,14 +194,18 @@ func (t *turns) rest() {
 		return
 	}
 	t.idle, t.idleSince = true, time.Now()
-	if d := t.due(); d != never {
+	switch d := t.due(); {
+	case d == never || t.stopped:
+	case t.hurry:
+		t.pace.Reset(0)
+	default:
 		t.pace.Reset(time.Duration(min(d-min(d, t.base), math.MaxInt64)))
 	}
 }
 
 // due is when the first timer wants a look.
 func (t *turns) due() uint64 {
-	d := t.pitDue
+	d := min(t.pitDue, t.stopTime)
 	for _, c := range t.all {
 		d = min(d, c.due)
 	}
@@ -211,7 +226,7 @@ func (t *turns) now() uint64 {
 func (t *turns) expire() {
 	t.mu.Lock()
 	if t.holder == nil {
-		if !t.idle {
+		if !t.idle || t.stopped {
 			t.mu.Unlock()
 			return
 		}
@@ -241,6 +256,9 @@ func (t *turns) expire() {
 	}
 	t.frozen = false
 	if t.holder == nil {
+		if t.stopDue() {
+			t.stop()
+		}
 		t.next()
 		t.rest()
 	}
