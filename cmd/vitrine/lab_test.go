@@ -55,3 +55,23 @@ func TestLabCommands(t *testing.T) {
 		}
 	}
 }
+
+func TestLabWithoutTools(t *testing.T) {
+	source := filepath.Join(t.TempDir(), "my")
+	for _, ext := range []string{".s", ".go"} {
+		if err := os.WriteFile(source+ext, []byte("\thlt\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", t.TempDir())
+	for args, want := range map[string]string{
+		"check --accel soft 4 " + source + ".s":  "as is not installed: install GNU binutils",
+		"run --accel soft 5 " + source + ".go":   "go is not installed",
+		"check --accel soft 5 " + source + ".go": "go is not installed",
+	} {
+		status, out, errOut := labRun(t, strings.Fields(args)...)
+		if status != statusFailure || !strings.Contains(out+errOut, want) {
+			t.Errorf("lab %s: status %d, want %q:\n%s%s", args, status, want, out, errOut)
+		}
+	}
+}

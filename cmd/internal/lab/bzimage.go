@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/vitrine-vmm/vitrine/docs/labs"
 	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
@@ -156,7 +155,7 @@ func linuxStart(ctx context.Context, o Options) (s Start, err error) {
 		return s, err
 	}
 	s = loaderStart(img, ramdisk(program), linuxMemory)
-	s.Until, s.Limit = greeting, time.Minute
+	s.Until = greeting
 	return s, ctx.Err()
 }
 

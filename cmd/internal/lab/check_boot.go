@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/docs/labs"
 	"github.com/vitrine-vmm/vitrine/vmm"
@@ -83,11 +84,18 @@ func judgeBoot(ctx context.Context, program []byte, o Options) ([]string, error)
 }
 
 // forLinux chooses, where nobody else has, the software CPU where it boots
-// faster.
+// faster, and gives a boot the time that it needs.
 func forLinux(o Options) Options {
-	if o.Accel == string(vmm.AccelAuto) && vmm.KernelsEmulated() {
-		o.Accel = string(vmm.AccelSoft)
+	least := 20 * time.Second
+	if vmm.KernelsEmulated() {
+		switch vmm.Accelerator(o.Accel) {
+		case vmm.AccelAuto:
+			o.Accel = string(vmm.AccelSoft)
+		case vmm.AccelKVM:
+			least = 2 * time.Minute
+		}
 	}
+	o.Limit = max(o.Limit, least)
 	return o
 }
 
