@@ -103,6 +103,13 @@ func (k *keeper) End(e *trace.End) error       { k.end = e; return nil }
 func traced(t *testing.T, accel string, o vmm.TraceOptions, open func(*vmm.Tracing) vmm.TraceSink) *vmm.Machine {
 	t.Helper()
 	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, tracedGuest()), Accel: accel, Devices: []virtio.Device{rng.New("rng", zeros{})}})
+	runTraced(t, m, o, open)
+	return m
+}
+
+// runTraced runs a machine to its end with a trace into a sink.
+func runTraced(t *testing.T, m *vmm.Machine, o vmm.TraceOptions, open func(*vmm.Tracing) vmm.TraceSink) {
+	t.Helper()
 	tr, err := m.StartTrace(o)
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +122,6 @@ func traced(t *testing.T, accel string, o vmm.TraceOptions, open func(*vmm.Traci
 	if e := <-followed; err != nil || e != nil {
 		t.Fatal(err, e)
 	}
-	return m
 }
 
 type zeros struct{}

@@ -42,6 +42,7 @@ func (m *Machine) Observe(events int) *trace.Session {
 		return observer{o.session, o.session.Sources[i].Ring, uint16(i)}
 	}
 	m.observeCPUs()
+	m.showMSRs(true)
 	for i, s := range m.virtio {
 		s.Trace(&queueObserver{source(len(m.cpus) + i)})
 	}
@@ -74,6 +75,7 @@ func (m *Machine) Unobserve() {
 	if o.users--; o.users > 0 {
 		return
 	}
+	m.showMSRs(false)
 	m.platform.uart.OnReceive(nil)
 	m.watcher.Store(nil)
 	for _, c := range m.cpus {
@@ -82,6 +84,18 @@ func (m *Machine) Unobserve() {
 	}
 	for _, s := range m.virtio {
 		s.Trace(nil)
+	}
+}
+
+// showMSRs has an accelerator that can do so leave for accesses to
+// model-specific registers.
+func (m *Machine) showMSRs(on bool) {
+	v, ok := m.vm.(interface{ ExitOnMSRs(on bool) error })
+	if !ok {
+		return
+	}
+	if err := v.ExitOnMSRs(on); err != nil && on {
+		m.cfg.Log.Info("accesses to model-specific registers are not seen", "error", err)
 	}
 }
 

@@ -127,7 +127,7 @@ func (o *cpuObserver) describe(e *trace.Event, x *x86.Exit, m *Machine) {
 	case x86.ExitReadMSR, x86.ExitWriteMSR:
 		e.Kind, e.Addr, e.Value = trace.KindReadMSR, uint64(x.MSR), *x.MSRData
 		if x.Reason == x86.ExitWriteMSR {
-			e.Kind = trace.KindWriteMSR
+			e.Kind, e.Write = trace.KindWriteMSR, true
 		}
 	default:
 		e.Kind, e.Addr, e.Value = trace.KindExit, uint64(x.Reason), uint64(x.SubError)|x.Hardware
@@ -137,6 +137,9 @@ func (o *cpuObserver) describe(e *trace.Event, x *x86.Exit, m *Machine) {
 // finish emits the event of an exit that has been handled.
 func (o *cpuObserver) finish(e *trace.Event, x *x86.Exit) {
 	if e.Kind != trace.KindIO && e.Kind != trace.KindMMIO {
+		if e.Kind == trace.KindReadMSR {
+			e.Value = *x.MSRData
+		}
 		o.ring.Emit(e)
 		return
 	}

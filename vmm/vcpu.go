@@ -193,8 +193,28 @@ func (c *vcpu) rare(x *x86.Exit) *StopError {
 		return c.debugExit(x)
 	case x86.ExitReset:
 		return &StopError{Cause: CauseReboot, VCPU: c.id}
+	case x86.ExitReadMSR, x86.ExitWriteMSR:
+		c.accessMSR(x)
+		return nil
 	}
 	return c.fault(fmt.Sprintf("exit that the VMM does not know: %v %#x", x.Reason, x.Hardware))
+}
+
+// accessMSR does what the accelerator would have done, had it not been asked to
+// let the access be seen.
+func (c *vcpu) accessMSR(x *x86.Exit) {
+	if x.Reason == x86.ExitWriteMSR {
+		if c.cpu.SetMSRs([]x86.MSR{{Index: x.MSR, Data: *x.MSRData}}) != nil {
+			*x.MSRFail = 1
+		}
+		return
+	}
+	m, err := c.cpu.MSRs(x.MSR)
+	if err != nil {
+		*x.MSRFail = 1
+		return
+	}
+	*x.MSRData = m[0].Data
 }
 
 // Types of KVM_EXIT_SYSTEM_EVENT (api.rst 5).
