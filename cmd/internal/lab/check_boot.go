@@ -40,7 +40,7 @@ func runBoot(ctx context.Context, program []byte, o Options, w io.Writer) error 
 		return err
 	}
 	defer r.Close()
-	fmt.Fprint(w, r.Output)
+	fmt.Fprintln(w, strings.TrimRight(r.Output, "\r\n"))
 	if !r.Halted {
 		return fmt.Errorf("%s", r.Why)
 	}
