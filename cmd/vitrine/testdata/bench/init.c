@@ -1,7 +1,8 @@
 // Process 1 of the guests that are measured. It says "user space" and then does
 // the job that the kernel's command line names: job=exit, job=idle, or job=read
 // with size= and count=, that many O_DIRECT reads of so many bytes from the
-// first 8 MiB of /dev/vda. It needs no library:
+// first 8 MiB of /dev/vda. At its end it restarts the machine, or with hold=1
+// does nothing more. It needs no library:
 //   gcc -O2 -static -nostdlib -fno-stack-protector -fcf-protection=none -o init init.c
 #include <asm/unistd.h>
 #include <fcntl.h>
@@ -76,7 +77,7 @@ __attribute__((used)) void start(long *sp)
 	say("user space\n");
 	if (*job == 'r')
 		read_disk(number(value(env, "size=")), number(value(env, "count=")));
-	while (*job == 'i')
+	while (*job == 'i' || *value(env, "hold="))
 		call(__NR_pause, 0, 0, 0, 0, 0);
 	call(__NR_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_RESTART, 0, 0);
 	for (;;)
