@@ -18,14 +18,14 @@ import (
 func (l *launch) openKernel(o *runOptions) (err error) {
 	if o.embedded == "" {
 		l.cfg.Kernel = o.kernel
-		l.cfg.CommandLine = o.ownCommandLine()
+		l.cfg.CommandLine = o.emulatedWords() + o.ownCommandLine()
 		return nil
 	}
 	if l.cfg.Kernel, err = guestimages.Path(l.cfg.CacheDir, "kernel-"+o.embedded); err != nil {
 		return err
 	}
 	if !o.hasAgent() {
-		l.cfg.CommandLine = o.ownCommandLine()
+		l.cfg.CommandLine = o.emulatedWords() + o.ownCommandLine()
 		return nil
 	}
 	l.cfg.FixedImages = true

@@ -12,6 +12,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/blk"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
+	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/usernet"
 )
@@ -155,6 +156,35 @@ func (r *runner) heard(w io.Writer) io.Writer {
 		return r.hub
 	}
 	return io.MultiWriter(w, r.hub)
+}
+
+// Words for a kernel's command line where KVM emulates guest kernels.
+const (
+	// fewerTurns is for the embedded kernels: what of
+	// guestimages.FewerInstructions leaves /sys complete.
+	fewerTurns = guestimages.ByteCopiesAreSlow + " rodata=off noreplace-smp"
+
+	// plainCode is for kernels that we have not made. Such a KVM gives the
+	// guest all that the host's processor has, and distributions' kernels then
+	// hash and checksum with AVX-512, AVX and SSE, which its emulator lacks and
+	// which cannot be completed, or cost 50 µs an instruction. Without avx the
+	// guest's XCR0 has no such state, so its programs do without too. The
+	// jitter generator measures itself for minutes, and ftrace looks up the name of
+	// each of its places; nothing needs either.
+	plainCode = "clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions nowatchdog"
+)
+
+// emulatedWords are the words for this host, each with a space behind it, where
+// a kernel needs some to boot, or to boot in seconds. A command line of the user's for a kernel of the
+// user's is left as it is.
+func (o *runOptions) emulatedWords() string {
+	switch {
+	case o.accel == string(vmm.AccelSoft) || o.appendSet && o.embedded == "" || !vmm.KernelsEmulated():
+		return ""
+	case o.embedded == "":
+		return plainCode + " "
+	}
+	return fewerTurns + " "
 }
 
 // ownCommandLine is the command line of a kernel that is not the embedded
