@@ -175,8 +175,8 @@ const (
 )
 
 // emulatedWords are the words for this host, each with a space behind it, where
-// a kernel needs some to boot, or to boot in seconds. A command line of the user's for a kernel of the
-// user's is left as it is.
+// a kernel needs some to boot, or to boot in seconds. A command line of the
+// user's for a kernel of the user's is left as it is.
 func (o *runOptions) emulatedWords() string {
 	switch {
 	case o.accel == string(vmm.AccelSoft) || o.appendSet && o.embedded == "" || !vmm.KernelsEmulated():
