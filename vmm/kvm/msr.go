@@ -11,7 +11,7 @@ import (
 // msrRange is struct kvm_msr_filter_range.
 type msrRange struct {
 	access, count, base, _ uint32
-	bitmap                uint64 // a host address; a zero bit denies
+	bitmap                 uint64 // a host address; a zero bit denies
 }
 
 // msrFilter is struct kvm_msr_filter. Its flags 0 mean: what no range has is
