@@ -18,7 +18,7 @@ var dirties = []byte{
 	0xeb, 0xf7, // jmp back
 }
 
-func dirtyGuest(b *testing.B) *running {
+func dirtyGuest(b testing.TB) *running {
 	r := startNew(b, vmm.Config{Kernel: tinyKernel(b, dirties), Accel: "soft", Memory: 256 << 20})
 	for begun, _ := r.Memory().LoadUint32(0x100000); ; time.Sleep(time.Millisecond) {
 		if v, _ := r.Memory().LoadUint32(0x100000); v != begun {

@@ -33,6 +33,7 @@ type launch struct {
 	backends     []blk.Backend    // of the disks
 	opt          *runOptions      // nil until the machine is made
 	closers      []func() error
+	beforeClose  func() // before the machine is closed; nil: nothing
 }
 
 func (l *launch) onClose(f func() error) { l.closers = append(l.closers, f) }

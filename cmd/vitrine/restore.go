@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -33,7 +34,7 @@ func restoreCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`PORTS` instead of those that it had"},
 			&cli.StringSliceFlag{Name: "disk", Usage: "`ID=FILE` keeps the disk ID (or vda, vdb…) in FILE, which is made"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
-			&cli.BoolFlag{Name: "prefetch", Usage: "read all of memory ahead"},
+			&cli.BoolFlag{Name: "prefetch", Usage: "read ahead what of memory the first machine with this flag has needed; the first one, all"},
 			&cli.BoolFlag{Name: "verify", Usage: "read all of memory first, and compare its checksums"},
 			&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "show what the VMM does"},
@@ -51,6 +52,7 @@ type restoring struct {
 	dir      string // for what the machine writes to its disks
 	hostname string
 	fork     bool         // one of several from the same
+	watch    bool         // note what it needs of memory, for the next one
 	begin    func() error // when the machine has its state, before it runs; nil: nothing
 }
 
@@ -75,10 +77,12 @@ func restoreAction(c *cli.Context) error {
 			return err
 		}
 	}
+	r := &restoring{snapshot: s, run: run, hostname: c.String("name"), fork: c.Bool("fork")}
 	if c.Bool("prefetch") {
+		_, known := s.WorkingSet()
+		r.watch = !known
 		go s.Prefetch()
 	}
-	r := &restoring{snapshot: s, run: run, hostname: c.String("name"), fork: c.Bool("fork")}
 	if r.fork {
 		release, err := holdFork(s.Path)
 		if err != nil {
@@ -243,8 +247,34 @@ func (r *runner) newMachine(l *launch) (*vmm.Machine, error) {
 		return vmm.New(l.cfg)
 	}
 	m, err := r.restoredMachine(l, r.opt.saved)
+	if err == nil && r.opt.saved.watch {
+		l.watchNeeds(m, r.opt.saved.snapshot)
+	}
 	r.opt.saved = nil // a guest that reboots boots
 	return m, err
+}
+
+// needsTime is how long a restored machine is watched for what it needs of
+// memory at its beginning.
+const needsTime = 2 * time.Second
+
+// watchNeeds notes beside a snapshot what m has needed of it, after a while or
+// at its end.
+func (l *launch) watchNeeds(m *vmm.Machine, s *snapshot.Snapshot) {
+	note := sync.OnceFunc(func() {
+		need, ok := m.WorkingSet()
+		if !ok {
+			return
+		}
+		if err := s.NoteWorkingSet(need); err != nil {
+			l.log.Info("what the machine has needed of memory is not noted", "error", err)
+		}
+	})
+	timer := time.AfterFunc(needsTime, note)
+	l.beforeClose = func() {
+		timer.Stop()
+		note()
+	}
 }
 
 func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) {

@@ -115,6 +115,9 @@ func (r *runner) once() (err error) {
 		return hostError(err)
 	}
 	defer m.Close()
+	if l.beforeClose != nil {
+		defer l.beforeClose()
+	}
 
 	finish, err := r.watch(m)
 	if err != nil {

@@ -162,6 +162,38 @@ func TestRestoredGuestsDiffer(t *testing.T) {
 	}
 }
 
+// What the first machine with --prefetch needs of memory is what is read ahead
+// for the next.
+func TestGuestWorkingSet(t *testing.T) {
+	g := newGuestShell(t)
+	dir := filepath.Join(t.TempDir(), "s")
+	vitrineOK(t, "snapshot", "m", dir)
+	s, err := snapshot.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 2 {
+		if out := vitrineOK(t, "restore", dir, "--prefetch", "--", "echo", "fine"); out != "fine\n" {
+			t.Errorf("a restored machine says %q", out)
+		}
+		need, ok := s.WorkingSet()
+		if !ok || need.Count() == 0 || need.Count() > s.State.Pages.Count() {
+			t.Errorf("working set of %d pages, %v, of %d", need.Count(), ok, s.State.Pages.Count())
+		}
+	}
+	vitrineOK(t, "snapshot", "m", dir) // a new one, which knows of none
+	s2, err := snapshot.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s2.Close()
+	if _, ok := s2.WorkingSet(); ok {
+		t.Error("a new snapshot has the working set of the old one")
+	}
+	g.say("true")
+}
+
 func TestWarmMachines(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", t.TempDir())
 	t.Setenv("VITRINE_STATE", filepath.Join(t.TempDir(), "run"))

@@ -22,3 +22,14 @@ func Holdings(r *Region) []Holding {
 	}
 	return h
 }
+
+// Present tells for each page of r whether this process has it in its memory:
+// a guest has touched it, or the host brought it along with one that it did.
+// It says no of every page where the host does not tell.
+func Present(r *Region) []bool {
+	p := make([]bool, len(r.Bytes)/PageSize)
+	if !present(r.Bytes, p) {
+		clear(p)
+	}
+	return p
+}

@@ -22,6 +22,21 @@ func holdings(b []byte, h []Holding) bool {
 	if !fileMappings(start, h) {
 		return false
 	}
+	return pagemap(start, len(h), func(i int, e uint64) {
+		if e&pagemapSwapped != 0 || e&(pagemapPresent|pagemapFile) == pagemapPresent {
+			h[i] = HoldsOwn
+		}
+	})
+}
+
+// present fills in p for the pages of b, and says whether it could.
+func present(b []byte, p []bool) bool {
+	return pagemap(uint64(HostAddr(b)), len(p), func(i int, e uint64) { p[i] = e&(pagemapPresent|pagemapSwapped) != 0 })
+}
+
+// pagemap visits the entries of this process's pagemap for n pages from the
+// host address start, and says whether it could.
+func pagemap(start uint64, n int, visit func(i int, entry uint64)) bool {
 	f, err := os.Open("/proc/self/pagemap")
 	if err != nil {
 		return false
@@ -29,16 +44,13 @@ func holdings(b []byte, h []Holding) bool {
 	defer f.Close()
 	const batch = 8192
 	buf := make([]byte, 8*batch)
-	for i := 0; i < len(h); i += batch {
-		n := min(batch, len(h)-i)
-		if _, err := f.ReadAt(buf[:8*n], int64(8*(start/PageSize+uint64(i)))); err != nil {
+	for i := 0; i < n; i += batch {
+		k := min(batch, n-i)
+		if _, err := f.ReadAt(buf[:8*k], int64(8*(start/PageSize+uint64(i)))); err != nil {
 			return false
 		}
-		for j := range n {
-			e := binary.NativeEndian.Uint64(buf[8*j:])
-			if e&pagemapSwapped != 0 || e&(pagemapPresent|pagemapFile) == pagemapPresent {
-				h[i+j] = HoldsOwn
-			}
+		for j := range k {
+			visit(i+j, binary.NativeEndian.Uint64(buf[8*j:]))
 		}
 	}
 	return true

@@ -60,3 +60,28 @@ func TestParseMapping(t *testing.T) {
 		}
 	}
 }
+
+func TestPresent(t *testing.T) {
+	g, err := New(8 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.WriteAt([]byte{1}, 0x5000); err != nil {
+		t.Fatal(err)
+	}
+	r := g.Regions()[0]
+	p := Present(&r)
+	if !p[5] {
+		t.Error("a page that was written is not there")
+	}
+	n := 0
+	for _, is := range p {
+		if is {
+			n++
+		}
+	}
+	if n > 512 { // a huge page at most
+		t.Errorf("%d pages are there after one was written", n)
+	}
+}

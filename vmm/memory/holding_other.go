@@ -4,3 +4,6 @@ package memory
 
 // holdings says that it does not know.
 func holdings([]byte, []Holding) bool { return false }
+
+// present says that it does not know.
+func present([]byte, []bool) bool { return false }

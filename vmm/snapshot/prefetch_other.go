@@ -1,6 +1,0 @@
-//go:build !linux
-
-package snapshot
-
-// Prefetch does nothing here.
-func (s *Snapshot) Prefetch() {}
