@@ -28,6 +28,10 @@ const (
 	// Documentation/admin-guide/sysctl/vm.rst, compaction_proactiveness).
 	NoWakeUps = "sysctl.vm.compaction_proactiveness=0"
 
+	// ReportPages belongs to a balloon: free memory is reported to the host in
+	// blocks of 128 KiB, not only where 4 MiB are free together.
+	ReportPages = "page_reporting.page_reporting_order=5"
+
 	// ByteCopiesAreSlow is for hosts where a turn of rep movsb costs as much as
 	// one of rep movsq: KVM without hardware virtualisation.
 	ByteCopiesAreSlow = "clearcpuid=erms,fsrm"

@@ -66,7 +66,7 @@ func newDetachedRunner(o *runOptions, errOut io.Writer) *runner {
 	r := &runner{opt: o, errOut: &messages{w: parent}, hub: control.NewHub()}
 	r.out = r.hub
 	r.in = newInput(r.hub.Input())
-	if o.command != nil {
+	if o.command != nil && !o.interactive && !o.tty {
 		r.in = newInput(strings.NewReader(""))
 	}
 	r.announce = sync.OnceFunc(func() {

@@ -92,7 +92,7 @@ func (e *execution) run() error {
 	ctx, cancel := context.WithCancelCause(e.cli.Context)
 	defer cancel(nil)
 	if e.tty == nil {
-		e.cmd.Size = agent.Size{Rows: 24, Cols: 80}
+		e.cmd.Size = usualSize
 		signals, stop := passSignals(cancel)
 		defer stop()
 		e.cmd.Signals = signals

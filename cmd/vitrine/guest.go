@@ -53,6 +53,9 @@ func (l *launch) embeddedCommandLine(o *runOptions) string {
 	if o.detach {
 		words = append(words, guestimages.NoWakeUps)
 	}
+	if o.balloon {
+		words = append(words, guestimages.ReportPages)
+	}
 	if n := l.network; n != nil {
 		words = append(words,
 			fmt.Sprintf("%seth%d:%v/%d", guestimages.ParamIP, l.networkIndex, n.GuestIP(), n.Subnet().Bits()),

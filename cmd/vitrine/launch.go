@@ -128,6 +128,8 @@ func (l *launch) openConsole(o *runOptions, r *runner) error {
 		l.onClose(s.in.Close)
 		l.cfg.Console = vmm.Serial{In: s.in, Out: r.heard(r.out)}
 		l.session = s
+	case o.console == "" && o.detach && o.command != nil: // which has the input
+		l.cfg.Console.Out = r.hub
 	case o.console == "" && o.detach:
 		in := newUserInput(r.in)
 		l.onClose(in.Close)

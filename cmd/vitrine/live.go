@@ -127,8 +127,11 @@ func (v *live) show(m *vmm.Machine, l *launch) error {
 	if v.server, err = control.Serve(v.claim.Path(control.SocketFile), v, extra); err != nil {
 		return err
 	}
-	v.note(control.StateRunning)
-	v.log.Info("the machine runs", "cpus", v.opt.cpus, "memory", formatSize(v.opt.memory), "accelerator", v.opt.accel)
+	accel := string(m.Accelerator()) // which "auto" has come to
+	if err := v.update(func(r *control.Record) { r.State, r.Accel = control.StateRunning, accel }); err != nil {
+		v.log.Warn("the machine's record is out of date", "error", err)
+	}
+	v.log.Info("the machine runs", "cpus", v.opt.cpus, "memory", formatSize(v.opt.memory), "accelerator", accel)
 	go v.settle()
 	return nil
 }

@@ -158,6 +158,10 @@ func stopCommand() *cli.Command {
 
 // stopMachine returns when the machine's process has ended.
 func stopMachine(ctx context.Context, dir *control.Dir, name string, grace time.Duration) error {
+	r, err := dir.Find(name)
+	if err != nil {
+		return err
+	}
 	client, err := dir.Client(name)
 	if err != nil {
 		return err
@@ -170,14 +174,16 @@ func stopMachine(ctx context.Context, dir *control.Dir, name string, grace time.
 		}
 		return killProcess(ctx, dir, name)
 	}
-	return gone(ctx, dir, name)
+	return gone(ctx, dir, name, r.PID)
 }
 
 // gone waits for the end of a machine's process, which is about to come.
-func gone(ctx context.Context, dir *control.Dir, name string) error {
+func gone(ctx context.Context, dir *control.Dir, name string, pid int) error {
 	waiting, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	if _, err := dir.Wait(waiting, name); waiting.Err() != nil && err != nil {
+	_, _ = dir.Wait(waiting, name)
+	// Another machine may have the name by now.
+	if r, err := dir.Find(name); waiting.Err() != nil && err == nil && r.PID == pid {
 		return killProcess(ctx, dir, name)
 	}
 	return ctx.Err()
@@ -191,6 +197,10 @@ func killCommand() *cli.Command {
 }
 
 func killMachine(ctx context.Context, dir *control.Dir, name string) error {
+	r, err := dir.Find(name)
+	if err != nil {
+		return err
+	}
 	client, err := dir.Client(name)
 	if err != nil {
 		return err
@@ -200,13 +210,13 @@ func killMachine(ctx context.Context, dir *control.Dir, name string) error {
 	if err := client.Kill(asking); err != nil {
 		return killProcess(ctx, dir, name)
 	}
-	return gone(ctx, dir, name)
+	return gone(ctx, dir, name, r.PID)
 }
 
 // killProcess ends the process of a machine that does not answer.
 func killProcess(ctx context.Context, dir *control.Dir, name string) error {
 	r, err := dir.Find(name)
-	if err != nil || !r.Alive() {
+	if err != nil || !r.Alive() && !dir.Held(name) {
 		return err
 	}
 	if err := endProcess(r.PID); err != nil {

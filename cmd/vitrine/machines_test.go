@@ -104,13 +104,15 @@ func leftIn(t testing.TB, dir string) (names []string) {
 
 func TestTwentyMachinesAtOnce(t *testing.T) {
 	dir := newState(t)
+	sockets := t.TempDir()
 	var names []string
 	var wg sync.WaitGroup
 	for i := range 20 {
 		name := fmt.Sprintf("m%02d", i)
 		names = append(names, name)
 		wg.Go(func() {
-			status, _, stderr := command("run", "--detach", "--accel", "soft", "--memory", "96M", "--net", "user", "--name", name)
+			status, _, stderr := command("run", "--detach", "--accel", "soft", "--memory", "96M", "--net", "user", "--name", name,
+				"--vsock", filepath.Join(sockets, name))
 			if status != 0 {
 				t.Errorf("%s: status %d, %s", name, status, stderr)
 				return
@@ -124,6 +126,9 @@ func TestTwentyMachinesAtOnce(t *testing.T) {
 	wg.Wait()
 	if got := strings.Fields(want(t, "ps", "-q")); !slices.Equal(got, names) {
 		t.Fatalf("ps lists %q", got)
+	}
+	if n := len(hostTraces(t)); n < 40 {
+		t.Errorf("%d sockets, want a control socket and a vsock for each", n)
 	}
 	var pids []int
 	for _, name := range names {
@@ -142,6 +147,32 @@ func TestTwentyMachinesAtOnce(t *testing.T) {
 	if left := leftIn(t, dir); left != nil {
 		t.Errorf("left behind: %q", left)
 	}
+	if left := leftIn(t, sockets); left != nil {
+		t.Errorf("sockets left behind: %q", left)
+	}
+	if left := hostTraces(t); left != nil {
+		t.Errorf("left on the host: %q", left)
+	}
+}
+
+// hostTraces are the mounts and UNIX sockets that the host has below the test's
+// folders. TAP devices are looked for where there are some:
+// TestMachinesOnABridge.
+func hostTraces(t testing.TB) (traces []string) {
+	t.Helper()
+	folders := filepath.Dir(t.TempDir())
+	for _, file := range []string{"/proc/self/mounts", "/proc/net/unix"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, folders) {
+				traces = append(traces, line)
+			}
+		}
+	}
+	return traces
 }
 
 // ends says whether a process ends soon: it has let go of its name already.
@@ -410,27 +441,146 @@ machines:
 	}
 }
 
-func TestVsockFromTheHost(t *testing.T) {
+// vsockProbe puts the program at testdata/vsock into the guest.
+func vsockProbe(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "vsock-probe")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./testdata/vsock")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the probe: %v\n%s", err, out)
+	}
+	want(t, "cp", path, name+":/tmp/probe")
+	return "/tmp/probe"
+}
+
+// Programs that know no more than UNIX sockets talk with the guest's programs,
+// each beginning once.
+func TestVsockBothWays(t *testing.T) {
 	newState(t)
 	socket := filepath.Join(t.TempDir(), "v")
 	start(t, "sock", "--vsock", socket)
-	want(t, "exec", "sock", "true") // the agent listens
-	c, err := net.Dial("unix", socket)
+	probe := vsockProbe(t, "sock")
+	data := bytes.Repeat([]byte("through the glass and back. "), 20_000)
+
+	var ready syncBuffer
+	echo := make(chan int, 1)
+	go func() {
+		echo <- run(context.Background(), []string{"vitrine", "exec", "sock", probe, "echo", "5000"}, strings.NewReader(""), &ready, &ready)
+	}()
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(ready.String(), "ready"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the guest's listener says %q", ready.String())
+		}
+	}
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := io.WriteString(c, "CONNECT 1024\n"); err != nil {
+	if _, err := io.WriteString(c, "CONNECT 5000\n"); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(c).ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "OK ") {
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil || !strings.HasPrefix(line, "OK ") {
 		t.Fatalf("answer %q, %v", line, err)
+	}
+	go func() {
+		_, _ = c.Write(data)
+		_ = c.CloseWrite()
+	}()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("to the guest and back: %d bytes of %d, %v", len(got), len(data), err)
+	}
+	if status := <-echo; status != 0 {
+		t.Errorf("the guest's listener ends with %d: %s", status, ready.String())
+	}
+
+	l, err := net.Listen("unix", socket+"_1234")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.Copy(c, c)
+	}()
+	var back, errs syncBuffer
+	status := run(context.Background(), []string{"vitrine", "exec", "sock", probe, "dial", "2", "1234"}, bytes.NewReader(data), &back, &errs)
+	if status != 0 || back.String() != string(data) {
+		t.Errorf("to the host and back: status %d, %d bytes of %d, %s", status, len(back.String()), len(data), errs.String())
+	}
+	if status, _, stderr := command("exec", "sock", probe, "dial", "2", "4321"); status == 0 {
+		t.Errorf("where nobody listens: status %d, %s", status, stderr)
 	}
 	want(t, "stop", "sock")
 	if _, err := os.Lstat(socket); err == nil {
 		t.Error("the socket is still there")
 	}
+}
+
+// memoryOf is how much of a guest's memory the host has to keep.
+func memoryOf(t *testing.T, name string) uint64 {
+	t.Helper()
+	var s struct{ control.Stats }
+	if err := json.Unmarshal([]byte(want(t, "stats", "--json", name)), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s.Memory.GuestPSS
+}
+
+// awaitMemory waits until the guest's memory on the host is as it should be.
+func awaitMemory(t *testing.T, name, what string, ok func(uint64) bool) (n uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if n = memoryOf(t, name); ok(n) {
+			return n
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: the host keeps %s", what, formatSize(n))
+		}
+	}
+}
+
+// What the guest frees, and what the balloon takes, goes back to the host; the
+// guest lives, and can use all of it again afterwards.
+func TestBalloonGivesMemoryToTheHost(t *testing.T) {
+	newState(t)
+	start(t, "round", "--balloon")
+	const fill = "dd if=/dev/zero of=/tmp/fill bs=1M count=40 2>/dev/null && ls -l /tmp/fill" // wc would read all of it first
+	idle := memoryOf(t, "round")
+	want(t, "exec", "round", "sh", "-c", fill)
+	full := awaitMemory(t, "round", "a file of 40 MiB", func(n uint64) bool { return n > idle+32<<20 })
+	want(t, "exec", "round", "rm", "/tmp/fill")
+	freed := awaitMemory(t, "round", "the file removed", func(n uint64) bool { return n < full-24<<20 })
+
+	// The page cache of what follows is the guest's, and the balloon's to take.
+	want(t, "exec", "round", "sh", "-c", "dd if=/dev/zero of=/tmp/fill bs=1M count=30 2>/dev/null")
+	want(t, "balloon", "round", "32M")
+	awaitBalloon := func(taken string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !strings.Contains(want(t, "balloon", "round"), taken); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("want %s: %s", taken, want(t, "balloon", "round"))
+			}
+		}
+	}
+	awaitBalloon("taken       32 MiB")
+	if got := want(t, "exec", "round", "sh", "-c", "ls -l /tmp/fill"); !strings.Contains(got, "31457280") {
+		t.Errorf("with the balloon full: %q", got)
+	}
+	want(t, "exec", "round", "rm", "/tmp/fill")
+	awaitMemory(t, "round", "balloon full, file removed", func(n uint64) bool { return n < freed+16<<20 })
+	want(t, "balloon", "round", "0")
+	awaitBalloon("taken       0 B")
+	if got := want(t, "exec", "round", "sh", "-c", fill); !strings.Contains(got, "41943040") {
+		t.Errorf("after the balloon: %q", got)
+	}
+	want(t, "rm", "-f", "round")
 }
 
 func TestAttachedUsersType(t *testing.T) {

@@ -17,7 +17,10 @@ import (
 type manageOptions struct {
 	state  string
 	detach bool
-	file   any // the machine as a machine file says it, for its record
+	// A command in the background has what attached users type for its
+	// standard input, or a terminal.
+	interactive, tty bool
+	file             any // the machine as a machine file says it, for its record
 
 	logSize   uint64
 	fileLevel slog.Level
@@ -36,6 +39,8 @@ func manageFlags() []cli.Flag {
 		&cli.StringFlag{Name: "machine", Usage: "`NAME` of the machine in --config FILE that is meant, where it has several"},
 		&cli.BoolFlag{Name: "print-config", Usage: "print the flags as such a file, and run nothing"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "leave the machine running in the background, and print its name"},
+		&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "a command in the background reads what is typed at vitrine attach"},
+		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "a command in the background has a terminal, which vitrine attach joins"},
 		stateFlag(),
 		&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` from which the machine's log has what the VMM has to say: debug, info, warn or error", Value: "info"},
 		&cli.StringFlag{Name: "log-format", Usage: "`FORMAT` of that log: text or json", Value: "text"},
@@ -50,6 +55,7 @@ func manageFlags() []cli.Flag {
 
 func (o *runOptions) parseManaged(c *cli.Context) (err error) {
 	o.state, o.detach, o.balloon = c.String("state"), c.Bool("detach"), c.Bool("balloon")
+	o.interactive, o.tty = c.Bool("interactive"), c.Bool("tty")
 	o.logFormat, o.hugepages = c.String("log-format"), c.String("hugepages")
 	var ok bool
 	if o.fileLevel, ok = logLevels[c.String("log-level")]; !ok {

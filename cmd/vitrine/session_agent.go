@@ -28,10 +28,12 @@ type agentSession struct {
 	argv  []string
 	in    *userInput
 	out   io.Writer
-	say   *messages // and the program's standard error
-	tty   *terminal // nil: plain streams
-	brief bool      // the guest has nothing to lose: it need not turn itself off
-	idle  bool      // nothing runs but what others ask for
+	errs  io.Writer // the program's standard error
+	say   *messages
+	tty   *terminal       // nil: plain streams, or a terminal that is not the user's
+	size  chan agent.Size // of that terminal, as those who attach have it; nil: there is none
+	brief bool            // the guest has nothing to lose: it need not turn itself off
+	idle  bool            // nothing runs but what others ask for
 
 	lasting *lasting // how the command goes on in later machines; nil: it does not
 
@@ -41,7 +43,13 @@ type agentSession struct {
 
 func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
 	s := &agentSession{
-		agent: a, argv: o.command, in: newUserInput(r.in), out: r.out, say: r.errOut, ready: make(chan struct{}),
+		agent: a, argv: o.command, in: newUserInput(r.in), out: r.out, errs: r.errOut.w, say: r.errOut, ready: make(chan struct{}),
+	}
+	if o.detach {
+		s.errs = r.out // there is but the console
+	}
+	if o.detach && o.tty {
+		s.size = make(chan agent.Size, 1)
 	}
 	// A terminal in the guest has one output. A command keeps its two apart
 	// unless both arrive at the user's terminal anyway.
@@ -96,7 +104,10 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 }
 
 func (s *agentSession) run(ctx context.Context) (agent.Status, error) {
-	c := &agent.Command{Args: s.argv, Env: agent.DefaultEnv(), Dir: "/root", Stdin: s.in, Stdout: s.out, Stderr: s.say.w}
+	c := &agent.Command{Args: s.argv, Env: agent.DefaultEnv(), Dir: "/root", Stdin: s.in, Stdout: s.out, Stderr: s.errs}
+	if s.size != nil {
+		c.TTY, c.Size, c.Resize = true, usualSize, s.size
+	}
 	if s.lasting != nil {
 		return s.lasting.run(ctx, s.agent, c)
 	}
@@ -116,6 +127,19 @@ func (s *agentSession) run(ctx context.Context) (agent.Status, error) {
 	defer stop()
 	c.Resize = resize
 	return s.agent.Exec(ctx, c)
+}
+
+// resize changes the size of the program's terminal, if it has one that is not
+// the user's.
+func (s *agentSession) resize(size agent.Size) {
+	select {
+	case <-s.size: // overtaken
+	default:
+	}
+	select {
+	case s.size <- size:
+	default: // by somebody else's
+	}
 }
 
 func (s *agentSession) turnOff(ctx context.Context) bool {

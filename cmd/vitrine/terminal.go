@@ -74,11 +74,14 @@ func (t *terminal) Close() {
 	t.state, t.guard = nil, nil
 }
 
+// usualSize is a terminal's that does not say.
+var usualSize = agent.Size{Rows: 24, Cols: 80}
+
 // Size is the terminal's size in characters; 80×24 where it does not say.
 func (t *terminal) Size() agent.Size {
 	c, r, err := term.GetSize(int(t.in.Fd()))
 	if err != nil || c <= 0 || r <= 0 || c > math.MaxUint16 || r > math.MaxUint16 {
-		return agent.Size{Rows: 24, Cols: 80}
+		return usualSize
 	}
 	return agent.Size{Rows: uint16(r), Cols: uint16(c)}
 }
@@ -91,7 +94,10 @@ const (
 	keyHelp   = 'h'
 )
 
-const keyHelpText = "\r\nCtrl-A x ends the guest · Ctrl-A Ctrl-A sends Ctrl-A · Ctrl-A h shows this\r\n"
+const (
+	keyHelpText    = "\r\nCtrl-A x ends the guest · Ctrl-A Ctrl-A sends Ctrl-A · Ctrl-A h shows this\r\n"
+	keyHelpVisitor = "\r\nCtrl-A d leaves the machine · Ctrl-A Ctrl-A sends Ctrl-A · Ctrl-A h shows this\r\n"
+)
 
 // errEnd and errDetach are what a read of the keys ends with when the user
 // asked to end the guest or to leave it.
@@ -104,7 +110,7 @@ var (
 type keys struct {
 	r       io.Reader
 	help    io.Writer
-	detach  bool // Ctrl-A d means something
+	detach  bool // the user is a visitor, who leaves the guest instead of ending it
 	escaped bool
 	pending error
 }
@@ -127,12 +133,14 @@ func (k *keys) Read(p []byte) (int, error) {
 			}
 			k.escaped = false
 			switch {
-			case b == keyEnd:
+			case b == keyEnd && !k.detach:
 				k.pending = errEnd
 				return len(out), nil
 			case b == keyDetach && k.detach:
 				k.pending = errDetach
 				return len(out), nil
+			case b == keyHelp && k.detach:
+				_, _ = io.WriteString(k.help, keyHelpVisitor)
 			case b == keyHelp:
 				_, _ = io.WriteString(k.help, keyHelpText)
 			case b == keyEscape:

@@ -31,6 +31,7 @@ func TestKeys(t *testing.T) {
 		{"a\x01qb", false, "ab", nil},
 		{"a\x01db", false, "ab", nil},
 		{"a\x01db", true, "a", errDetach},
+		{"a\x01xb", true, "ab", nil},
 		{"a\x01", false, "a", nil},
 	} {
 		if got, _, err := typed(c.text, c.detach); got != c.got || !errors.Is(err, c.err) {
@@ -39,6 +40,9 @@ func TestKeys(t *testing.T) {
 	}
 	if got, help, _ := typed("a\x01hb", false); got != "ab" || help != keyHelpText {
 		t.Errorf("help: %q, %q", got, help)
+	}
+	if _, help, _ := typed("a\x01hb", true); help != keyHelpVisitor {
+		t.Errorf("help for visitors: %q", help)
 	}
 }
 

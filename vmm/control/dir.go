@@ -232,6 +232,10 @@ func (d *Dir) Remove(name string) error {
 	return c.Forget()
 }
 
+// Held says whether a process has the name: also one that has said how its
+// machine ended, and is about to leave.
+func (d *Dir) Held(name string) bool { return locked(filepath.Join(d.Folder(name), lockFile)) }
+
 // bootID tells this boot of the host from others; "" where the system does
 // not say.
 func bootID() string {

@@ -72,15 +72,25 @@ func (f *fakeMachine) Kill(reason string)    { f.end(reason) }
 func (f *fakeMachine) Done() <-chan struct{} { f.asked.Add(1); return f.done }
 func (f *fakeMachine) Console() *Hub         { return f.hub }
 
-// Dial connects to an echo at port 7; nobody listens elsewhere.
+// Dial connects to an echo at port 7, and at port 9 to one who says nothing and
+// never ends; nobody listens elsewhere.
 func (f *fakeMachine) Dial(_ context.Context, port uint32) (net.Conn, error) {
-	if port != 7 {
+	switch port {
+	case 7:
+	case 9:
+		a, _ := net.Pipe()
+		return silentGuest{a}, nil
+	default:
 		return nil, fmt.Errorf("vsock port %d: connection refused", port)
 	}
 	a, b := net.Pipe()
 	go func() { _, _ = io.Copy(b, b); b.Close() }()
 	return a, nil
 }
+
+type silentGuest struct{ net.Conn }
+
+func (silentGuest) CloseWrite() error { return nil }
 
 func serve(t *testing.T, m Machine, extra Extra) *Client {
 	t.Helper()
@@ -145,6 +155,36 @@ func TestVsockStream(t *testing.T) {
 	}
 	if _, err := c.Dial(t.Context(), 8); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Fatalf("dial where nobody listens: %v", err)
+	}
+}
+
+// A client that is gone and a guest that has ended without a word must not keep
+// the machine's process.
+func TestCloseWithASilentGuest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), SocketFile)
+	s, err := Serve(path, newFake(), Extra{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, hangUp := range []bool{true, false} {
+		conn, err := NewClient("fake", path).Dial(t.Context(), 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if hangUp {
+			conn.Close()
+		}
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the server does not close")
 	}
 }
 
