@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -36,7 +38,8 @@ func labCommand() *cli.Command {
 			{Name: "ls", Usage: "list the labs", Action: listLabs},
 			sub("show", "print a lab's page, a hint, or the exercise to begin with", "N", []cli.Flag{lang,
 				&cli.IntFlag{Name: "hint", Usage: "print hint `K` instead"},
-				&cli.BoolFlag{Name: "exercise", Usage: "print the exercise's source instead"}}, showLab),
+				&cli.BoolFlag{Name: "exercise", Usage: "print the exercise's source instead"},
+				&cli.StringFlag{Name: "file", Usage: "print the lab's file `NAME` instead, such as demo.s or picture.svg"}}, showLab),
 			sub("run", "run the demonstration, or your program", "N [FILE]", []cli.Flag{accel, limit,
 				&cli.StringFlag{Name: "on-crash", Usage: "`WHAT` to do when the CPU gives up: core[=FILE] writes one"}}, runLab),
 			sub("check", "check your program, or the exercise as it is given", "N [FILE]", []cli.Flag{accel, limit}, checkLab),
@@ -82,6 +85,16 @@ func showLab(c *cli.Context, l lab.Lab) error {
 	}
 	if c.Bool("exercise") {
 		return printLabFile(c, l, "exercise"+l.Source())
+	}
+	if name := c.String("file"); name != "" {
+		names, err := l.Files()
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(names, name) {
+			return &usageError{fmt.Errorf("no file %q", name), fmt.Sprintf("lab %d has %s", l.Number, strings.Join(names, " "))}
+		}
+		return printLabFile(c, l, name)
 	}
 	if lang == "ko" {
 		return printLabFile(c, l, "README.ko.md")

@@ -44,6 +44,8 @@ func TestLabCommands(t *testing.T) {
 		{"run --accel soft 5", 0, "read of 1 byte at 0x0: 0x3\n0123\n"},
 		{"check --accel soft 5 my.s", statusUsage, "my.s: lab 5 takes a .go file"},
 		{"check --accel soft 4 my.go", statusUsage, "my.go: lab 4 takes a .s file"},
+		{"show --file picture.svg 4", 0, "<svg"},
+		{"show --file none.svg 4", statusUsage, "demo.s"},
 		{"show --exercise 5", 0, "type Device struct"},
 		{"solution 5", 0, "crc32.Update"},
 		{"show 77", statusUsage, "no lab \"77\""},

@@ -86,7 +86,8 @@ func withDevice(ctx context.Context, source []byte, o Options, f func(d *device)
 	if err != nil {
 		return err
 	}
-	d, err := startDevice(ctx, program, max(o.Limit, time.Second))
+	const patience = 3 * time.Second // it also has to start
+	d, err := startDevice(ctx, program, max(o.Limit, patience))
 	if err != nil {
 		return err
 	}

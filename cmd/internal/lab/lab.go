@@ -58,6 +58,15 @@ func Find(number string) (Lab, error) {
 // File reads one of the lab's files.
 func (l Lab) File(name string) ([]byte, error) { return labs.Files.ReadFile(l.Folder + "/" + name) }
 
+// Files are the names of the lab's files.
+func (l Lab) Files() (names []string, err error) {
+	entries, err := labs.Files.ReadDir(l.Folder)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names, err
+}
+
 // Hints are the lab's hints, in English or Korean ("ko").
 func (l Lab) Hints(lang string) ([]string, error) {
 	b, err := l.File("hints.txt")
