@@ -7,7 +7,7 @@ FUZZTIME     ?= 5s
 LDFLAGS      := -s -w
 export CGO_ENABLED = 0
 
-.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs clean help
+.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs pictures clean help
 
 all: $(BIN) ## build bin/vitrine
 
@@ -54,6 +54,9 @@ clean: ## remove what was built
 
 labs: ## assemble the programs of docs/labs
 	@docs/labs/build.sh
+
+pictures: $(BIN) ## measure, and take the README's picture of the report (needs chromium)
+	docs/pictures/make.sh
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t16

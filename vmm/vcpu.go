@@ -120,14 +120,18 @@ func (c *vcpu) loop() *StopError {
 			c.lastInstruction()
 			return end
 		}
-		c.recent.note(&x)
+		if tracing {
+			c.recent.note(&x)
+		}
 	}
 }
 
 // handle is dispatch, seen by whoever looks.
 func (c *vcpu) handle(x *x86.Exit) *StopError {
-	if o := c.observer.Load(); o != nil {
-		return c.observedDispatch(o, x)
+	if tracing {
+		if o := c.observer.Load(); o != nil {
+			return c.observedDispatch(o, x)
+		}
 	}
 	return c.dispatch(x)
 }

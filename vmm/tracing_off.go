@@ -1,0 +1,5 @@
+//go:build vitrine_untraced
+
+package vmm
+
+const tracing = false
