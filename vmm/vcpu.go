@@ -120,9 +120,7 @@ func (c *vcpu) loop() *StopError {
 			c.lastInstruction()
 			return end
 		}
-		if tracing {
-			c.recent.note(&x)
-		}
+		c.recent.note(&x)
 	}
 }
 

@@ -3,7 +3,6 @@ package compare
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -14,6 +13,10 @@ func (c *comparison) rounds(ctx context.Context) error {
 		for _, s := range c.engines {
 			c.say("round %d of %d: %s", r+1, c.cfg.Runs, s.out.Name)
 			if r >= s.runs {
+				continue
+			}
+			if r > 0 && s.cost > time.Second && c.left() < c.reserve() {
+				s.runs = r // it went worse than the first round let hope
 				continue
 			}
 			began := time.Now()
@@ -35,28 +38,29 @@ const densityPart = 0.15
 
 // share gives each engine the number of runs for which the time suffices that
 // the budget leaves after the first round: the same time to all that need more
-// than they can get, at least two runs.
+// than they can get, at least two runs unless the time runs out.
 func (c *comparison) share() {
-	left := c.left() - time.Duration(float64(c.cfg.Budget)*densityPart)
-	for _, s := range c.engines {
-		left -= s.start() + watched + settle
-	}
+	left := c.left() - c.reserve()
 	more := float64(c.cfg.Runs - 1)
 	costs := make([]float64, len(c.engines))
 	for i, s := range c.engines {
 		costs[i] = float64(s.cost)
 	}
 	limit := waterLevel(costs, more, float64(max(left, 0)))
-	var fewer []string
 	for i, s := range c.engines {
 		if can := limit / max(costs[i], 1); can < more {
 			s.runs = 1 + max(int(can), 1)
-			fewer = append(fewer, fmt.Sprintf("%s %d", s.out.Name, s.runs))
 		}
 	}
-	if len(fewer) > 0 {
-		c.warn("slow here, so fewer runs than %d for the budget of %v: %s", c.cfg.Runs, c.cfg.Budget, strings.Join(fewer, ", "))
+}
+
+// reserve is what of the budget is kept for the watch over CPU use and density.
+func (c *comparison) reserve() time.Duration {
+	t := time.Duration(float64(c.cfg.Budget) * densityPart)
+	for _, s := range c.engines {
+		t += s.start() + watched + settle
 	}
+	return t
 }
 
 // left is what is left of the budget.

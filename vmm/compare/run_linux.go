@@ -231,10 +231,13 @@ func (c *comparison) finish() {
 	if h.LoadBefore > 0.5*float64(h.CPUs) {
 		c.warn("the host was busy before the comparison: load %.1f on %d CPUs", h.LoadBefore, h.CPUs)
 	}
-	var noisy, few []string
+	var noisy, few, slow []string
 	for _, s := range c.engines {
 		if Summarize(s.out.Start).Noisy {
 			noisy = append(noisy, s.out.Name)
+		}
+		if s.runs < c.cfg.Runs {
+			slow = append(slow, fmt.Sprintf("%s %d", s.out.Name, s.runs))
 		}
 		if n := len(c.cfg.Scale); n > 0 && len(s.out.Scale) > 0 && len(s.out.Scale) < n {
 			few = append(few, fmt.Sprintf("%s %d", s.out.Name, s.out.Scale[len(s.out.Scale)-1].Instances))
@@ -243,6 +246,9 @@ func (c *comparison) finish() {
 			c.warn("%s: the program's clock is coarse or wrong there, so its execution times are by the host's clock", s.out.Name)
 		}
 		c.res.Engines = append(c.res.Engines, s.out)
+	}
+	if len(slow) > 0 {
+		c.warn("slow here, so fewer runs than %d for the budget of %v: %s", c.cfg.Runs, c.cfg.Budget, strings.Join(slow, ", "))
 	}
 	if len(noisy) > 0 {
 		c.warn("noisy start times, so look at the single runs: %s", strings.Join(noisy, ", "))

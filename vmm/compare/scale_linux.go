@@ -19,9 +19,11 @@ const watched = 2500 * time.Millisecond
 // watch measures each engine's CPU use over time, and then starts more and
 // more idle instances beside that one.
 func (c *comparison) watch(ctx context.Context) error {
+	least := time.Duration(float64(c.cfg.Budget) * densityPart / float64(max(1, len(c.engines))))
 	for i, s := range c.engines {
 		c.say("CPU over time, density: %s", s.out.Name)
-		if err := c.watchOne(ctx, s, c.left()/time.Duration(len(c.engines)-i)); err != nil {
+		limit := max(c.left()/time.Duration(len(c.engines)-i), watched+least)
+		if err := c.watchOne(ctx, s, limit); err != nil {
 			s.fail(ctx, "CPU over time, density", err)
 		}
 		if ctx.Err() != nil {
