@@ -38,6 +38,7 @@ fuzz: ## each fuzz target for longer, and 10 million instructions compared with 
 
 bench: $(BIN) ## measure
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+	@./.ci/trace-cost
 
 cross: ## build for the other systems
 	@for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
