@@ -85,4 +85,5 @@ var deviceFeatures = map[DeviceID][]bitName{
 		{0, "MUST_TELL_HOST"}, {1, "STATS_VQ"}, {2, "DEFLATE_ON_OOM"}, {3, "FREE_PAGE_HINT"}, {4, "PAGE_POISON"}, {5, "PAGE_REPORTING"},
 	},
 	IDVsock: {{0, "STREAM"}, {1, "SEQPACKET"}}, // §5.10.3
+	ID9P:    {{0, "MOUNT_TAG"}},                // Linux's virtio_9p.h
 }

@@ -3,6 +3,7 @@ package virtiotest
 import (
 	"encoding/binary"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
@@ -17,6 +18,9 @@ import (
 func Fuzz(f *testing.F, newDevice func(t testing.TB) virtio.Device) {
 	for _, seed := range fuzzSeeds {
 		f.Add(seed)
+	}
+	if dev := newDevice(f); !strings.HasPrefix(dev.Spec().ID.String(), "device type") { // else one of a test's
+		CheckNames(f, dev)
 	}
 	f.Fuzz(func(t *testing.T, program []byte) {
 		p := &fuzzer{in: program}
