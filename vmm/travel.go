@@ -62,8 +62,8 @@ type Place struct {
 	Time     time.Duration // of the machine's
 }
 
-// errTravelEnd says that a machine ended before it got where it was to go.
-var errTravelEnd = errors.New("the machine has ended")
+// ErrTravelEnd says that a machine ended before it got where it was to go.
+var ErrTravelEnd = errors.New("the machine has ended")
 
 // NewTravel makes the machine and stands before its first instruction.
 func NewTravel(ctx context.Context, o TravelOptions) (t *Travel, err error) {
@@ -161,7 +161,7 @@ func (t *Travel) Go(ctx context.Context, p Place) error {
 		}
 	}
 	err := t.forward(ctx, p)
-	if !errors.Is(err, errTravelEnd) {
+	if !errors.Is(err, ErrTravelEnd) {
 		return err
 	}
 	// What has ended has no CPUs to look at.
@@ -177,7 +177,7 @@ func (t *Travel) Go(ctx context.Context, p Place) error {
 	if why == nil {
 		why = errors.New(CausePowerOff.String())
 	}
-	return fmt.Errorf("%w: %w", errTravelEnd, why)
+	return fmt.Errorf("%w: %w", ErrTravelEnd, why)
 }
 
 // GoTo is Go by instructions alone.
@@ -250,7 +250,7 @@ func (t *Travel) run(ctx context.Context, p Place) error {
 	case <-stopped:
 	case t.end = <-t.ended:
 		t.over = true
-		return errTravelEnd
+		return ErrTravelEnd
 	case <-ctx.Done():
 		m.Stop(ctx.Err())
 		t.end = <-t.ended

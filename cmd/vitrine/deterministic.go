@@ -64,7 +64,7 @@ func isTerminalInput(r io.Reader) bool {
 }
 
 // fixedRandom is the entropy device's source: the same bits each time.
-func fixedRandom() io.Reader { return rand.NewChaCha8([32]byte{'v', 'i', 't', 'r', 'i', 'n', 'e'}) }
+func fixedRandom() *rand.ChaCha8 { return rand.NewChaCha8([32]byte{'v', 'i', 't', 'r', 'i', 'n', 'e'}) }
 
 // Marks around a command's output on the console. The line that is typed has
 // them in pieces, so that its echo is none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"syscall"
@@ -32,6 +33,7 @@ type launch struct {
 	memory       *lateMemory      // the balloon's way to the guest's memory; nil without one
 	backends     []blk.Backend    // of the disks
 	opt          *runOptions      // nil until the machine is made
+	random       *rand.ChaCha8    // of the entropy device, with --deterministic
 	closers      []func() error
 	beforeClose  func() // before the machine is closed; nil: nothing
 }
@@ -98,7 +100,8 @@ func (l *launch) openAll(o *runOptions, r *runner) (err error) {
 	}
 	var random io.Reader
 	if o.deterministic {
-		l.cfg.Deterministic, random = true, fixedRandom()
+		l.random = fixedRandom()
+		l.cfg.Deterministic, random = true, l.random
 	}
 	l.cfg.Devices = append(l.devices, rng.New("rng", random))
 	return nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -18,7 +19,9 @@ func recordCommand() *cli.Command {
 		Name: "record", ArgsUsage: "--output FILE [NAME | RUN-FLAGS [-- COMMAND [ARGUMENT…]]]", OnUsageError: onUsageError,
 		Usage: "write down everything that a machine's devices see, for vitrine replay",
 		Description: "With NAME, of a machine that runs, until it ends or Ctrl-C. Otherwise of a machine\n" +
-			"of its own, from the first instruction on; it takes the flags of run.",
+			"of its own, from the first instruction on; it takes the flags of run.\n" +
+			"With --deterministic, replay can execute the machine again and go to any of its\n" +
+			"instructions.",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "`FILE` to write"},
 		}, runFlags()...),
@@ -34,8 +37,17 @@ func recordCommand() *cli.Command {
 				}
 				return recordMachine(c, name, path)
 			}
+			run, err := recordRun(c)
+			if err != nil {
+				return err
+			}
+			run.keepInput(c)
 			return runWatched(c, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
-				return newRecording(c, path, &t.Meta)
+				r, err := newRecording(c, path, &t.Meta)
+				if err == nil {
+					r.run = run
+				}
+				return r, err
 			}))
 		},
 	}
@@ -61,6 +73,7 @@ type recording struct {
 	f     *os.File
 	cli   *cli.Context
 	count uint64
+	run   *recordedRun // of a deterministic machine
 }
 
 func newRecording(c *cli.Context, path string, meta *trace.Meta) (*recording, error) {
@@ -83,6 +96,13 @@ func (r *recording) Events(events []trace.Event) error {
 
 // End implements vmm.TraceSink.
 func (r *recording) End(e *trace.End) error {
+	if r.run != nil {
+		b, err := json.Marshal(r.run)
+		if err != nil {
+			return err
+		}
+		e.Run = b
+	}
 	err := errors.Join(r.w.End(e), r.buf.Flush(), r.f.Close())
 	if err == nil {
 		fmt.Fprintf(r.cli.App.ErrWriter, "vitrine: %d events in %s", r.count, r.f.Name())

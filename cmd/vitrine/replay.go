@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,7 @@ import (
 func replayCommand() *cli.Command {
 	return &cli.Command{
 		Name: "replay", ArgsUsage: "FILE", OnUsageError: onUsageError,
-		Usage: "step through a recording's devices, forwards and back, without KVM",
+		Usage: "step through a recording, forwards and back, without KVM: its devices and, of a deterministic run, its CPUs and memory",
 		Description: "Without flags it takes commands: h lists them. With --list, --check or --at it does\n" +
 			"that and ends. A recording can be replayed on any machine.",
 		Flags: append(viewFlags(),
@@ -72,7 +73,8 @@ func listRecording(c *cli.Context, f io.Reader, v *view) error {
 }
 
 func replay(c *cli.Context, p *player.Player, v *view) error {
-	s := &replaySession{p: p, out: c.App.Writer, view: v}
+	s := &replaySession{p: p, out: c.App.Writer, view: v, ctx: c.Context}
+	defer s.close()
 	at := c.String("at")
 	switch {
 	case c.Bool("check"):
@@ -90,12 +92,21 @@ func replay(c *cli.Context, p *player.Player, v *view) error {
 	return s.interact(c.App.Reader)
 }
 
+func (s *replaySession) close() {
+	if s.travel != nil && s.travel.t != nil {
+		_ = s.travel.t.Close() // what is left is in the folder for temporary files
+	}
+}
+
 // replaySession is a user who steps through a recording.
 type replaySession struct {
 	p     *player.Player
 	out   io.Writer
 	view  *view
 	lines []decode.Line // of all items, made when first wanted
+	// travel is the recording's machine, executed again, once it is wanted.
+	travel *traveller
+	ctx    context.Context
 }
 
 // line is item i in words. Selectors matter, so that all before it are decoded
@@ -156,6 +167,9 @@ func (s *replaySession) check() error {
 	if len(diff)+len(differ) > 0 {
 		return errDiverged
 	}
+	if s.p.End != nil && s.p.End.Run != nil {
+		return s.executeAgain(s.ctx)
+	}
 	return nil
 }
 
@@ -187,6 +201,13 @@ l [N]       list the next N events, without playing them
 s [DEVICE]  print a device's state, or all
 d           list the devices
 q           end
+Of a recording made with --deterministic, the machine itself:
+w           where it is: instruction, time, what its CPUs execute next
+i [N]       execute the next instruction, or N of them
+ib [N]      go back one instruction, or N
+gi N        go to instruction N
+x VIEW [ADDRESS] [cpu=N]
+            look into it: cpu, disasm, memory, pagetable… as vitrine inspect
 `
 
 // interact takes commands.
@@ -230,6 +251,12 @@ func (s *replaySession) command(cmd, arg string) error {
 		return s.find(arg)
 	case "s":
 		return s.states(arg)
+	case "w":
+		return s.where(s.ctx)
+	case "i", "ib", "gi":
+		return s.goInstruction(s.ctx, cmd, arg)
+	case "x":
+		return s.look(s.ctx, arg)
 	case "d":
 		fmt.Fprintln(s.out, strings.Join(s.p.Devices(), "\n"))
 	case "", "h":

@@ -62,6 +62,7 @@ type End struct {
 	Phases []Phase                    `json:"phases,omitempty"`
 	Usage  []Usage                    `json:"usage,omitempty"`
 	States map[string]json.RawMessage `json:"states,omitempty"` // a recording's
+	Run    json.RawMessage            `json:"run,omitempty"`    // what made the machine of a deterministic recording, for the program that made it
 }
 
 // Phase is a step of the machine's life and when it was reached, since Began.

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestEmbeddedGuestGoesBack records a deterministic run, and goes to places of
+// it in an order that needs snapshots and new beginnings: each shows the same
+// each time, byte for byte.
+func TestEmbeddedGuestGoesBack(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	dir := t.TempDir()
+	file, data := filepath.Join(dir, "r.vt"), filepath.Join(dir, "data")
+	if err := os.WriteFile(data, bytes.Repeat([]byte("block "), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, o, e := vitrine(strings.NewReader(""), "record", "--deterministic", "--cpus", "2", "--disk", data+",ro", "--output", file,
+		"--", "sh", "-c", "head -c 5 /dev/vda; head -c 4 /dev/urandom >/dev/null")
+	if status != 0 || !strings.HasPrefix(o, "block") {
+		t.Fatalf("record: %d %q %q", status, o, e)
+	}
+	status, o, e = vitrine(nil, "replay", "--check", file)
+	if status != 0 || !strings.Contains(o, "executed again: the same ") {
+		t.Fatalf("check: %d %q %q", status, o, e)
+	}
+	// Each place is looked at twice; in between are others, before and behind.
+	const look = "w\nx cpu\nx cpu cpu=1\nx pagetable 0xffffffff81000000\n"
+	places := []string{"gi 17000001", "g 400", "gi 3", "gi 9000000", "g 1000000", "gi 8999999"}
+	var script strings.Builder
+	for range 2 {
+		for _, p := range places {
+			script.WriteString(p + "\nd\n" + look) // d is a mark in the output
+		}
+	}
+	status, o, e = vitrine(strings.NewReader(script.String()+"d\ngi 9000000\ni 5\nib 5\nd\n"+look+"q\n"), "replay", file)
+	if status != 0 {
+		t.Fatalf("replay: %d %q", status, e)
+	}
+	parts := strings.Split(o, "pvpanic\n") // of the list of devices
+	if len(parts) < 2*len(places)+3 {
+		t.Fatalf("%d places:\n%s", len(parts), o)
+	}
+	show := func(i int) string { // up to the last line, which is the next place's
+		s := parts[1+i]
+		return s[:strings.Index(s, "vda\n")+strings.LastIndex(s[strings.Index(s, "vda\n"):], "> ")]
+	}
+	for i, p := range places {
+		a, b := show(i), show(i+len(places))
+		if a != b || !strings.Contains(a, "vcpu 0: ") || !strings.Contains(a, "cr3 0x") {
+			t.Errorf("%s shows\n%s\nand then\n%s", p, a, b)
+		}
+	}
+	if a, b := show(3), show(2*len(places)+1); !strings.HasPrefix(b, a[:200]) {
+		t.Errorf("five instructions on and back:\n%s\nand before\n%s", b, a)
+	}
+
+	if err := os.WriteFile(data, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, o, _ := vitrine(strings.NewReader("i\nq\n"), "replay", file); status != 0 || !strings.Contains(o, "has changed since the recording") {
+		t.Errorf("with another disk: %d %q", status, o)
+	}
+}
+
+func TestOnlyDeterministicRecordingsGoBack(t *testing.T) {
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	dir := t.TempDir()
+	plain, det := filepath.Join(dir, "plain.vt"), filepath.Join(dir, "det.vt")
+	args := append(watched(t, "record", "soft", out(0x3f8, 'H'), powerOff, forever), "--output", plain)
+	if status, _, e := vitrine(nil, args...); status != 0 {
+		t.Fatal(e)
+	}
+	status, o, _ := vitrine(strings.NewReader("w\ni\nib 3\ngi 1\nx cpu\nn\ns COM1\nq\n"), "replay", plain)
+	if status != 0 || strings.Count(o, "only a recording made with --deterministic") != 5 || !strings.Contains(o, `"lcr"`) {
+		t.Errorf("%d %s", status, o)
+	}
+
+	disk := filepath.Join(dir, "disk")
+	if err := os.WriteFile(disk, make([]byte, 1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args = []string{"record", "--deterministic", "--memory", "16M", "--kernel", tinyKernel(t, out(0x3f8, 'H'), powerOff, forever), "--disk", disk, "--output", det}
+	if status, _, e := vitrine(strings.NewReader("typed"), args...); status != 0 {
+		t.Fatal(e)
+	}
+	if status, o, _ := vitrine(strings.NewReader("i\nq\n"), "replay", det); status != 0 || !strings.Contains(o, "record with --disk FILE,ro") {
+		t.Errorf("a disk that was written to: %d %s", status, o)
+	}
+	args = append(args[:len(args)-4], "--output", det)
+	if status, _, e := vitrine(strings.NewReader("typed"), args...); status != 0 {
+		t.Fatal(e)
+	}
+	status, o, _ = vitrine(strings.NewReader("w\ni 2\ni 1000\nib 1000\ngi 2\nx cpu\nx memory 0x100000\nx cpu cpu=9\nx memory here\ngi many\nq\n"), "replay", det)
+	for _, want := range []string{"instruction 0, ", "instruction 2, ", "before its last instruction: the machine has ended: power-off",
+		"rip 000000000010", "0000000000100000  7f 45 4c 46", "no vcpu 9", `"here" is neither`, `"many" is not a number`} {
+		if status != 0 || !strings.Contains(o, want) {
+			t.Errorf("no %q in %d\n%s", want, status, o)
+		}
+	}
+}
