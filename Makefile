@@ -7,7 +7,7 @@ FUZZTIME     ?= 5s
 LDFLAGS      := -s -w
 export CGO_ENABLED = 0
 
-.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs pictures clean help
+.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs pictures screenshots view-vendor clean help
 
 all: $(BIN) ## build bin/vitrine
 
@@ -58,6 +58,12 @@ labs: ## assemble the programs of docs/labs
 
 pictures: $(BIN) ## measure, and take the README's picture of the report (needs chromium)
 	docs/pictures/make.sh
+
+screenshots: $(BIN) ## take the pictures of vitrine view in docs/pictures (needs chromium)
+	$(GO) run ./cmd/internal/view/pictures -vitrine $(BIN) -out docs/pictures
+
+view-vendor: ## fetch the terminal that vitrine view embeds, at the version that is pinned
+	cmd/internal/view/web/vendor/fetch.sh
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t16

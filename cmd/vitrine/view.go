@@ -20,10 +20,16 @@ func viewCommand() *cli.Command {
 			}
 			o := web.Options{Dir: dir, Names: names}
 			if path := c.String("symbols"); path != "" {
-				var err error
-				if o.Symbols, err = symbols.Open(path); err != nil {
-					return fmt.Errorf("--symbols: %w", err)
+				if _, err := symbolsFor(c, "", path); err != nil {
+					return err
 				}
+			}
+			o.Symbols = func(machine string) *symbols.Table {
+				t, err := symbolsFor(c, machine, c.String("symbols"))
+				if err != nil {
+					return nil // a kernel that does not tell: addresses stay numbers
+				}
+				return t
 			}
 			s, err := web.Listen(c.String("listen"), o)
 			if err != nil {
@@ -43,5 +49,5 @@ func viewCommand() *cli.Command {
 			return s.Serve(sig.first)
 		},
 		&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "`HOST:PORT` to serve at; port 0 is any that is free"},
-		&cli.StringFlag{Name: "symbols", Usage: "`FILE` that names the guest kernel's functions: its vmlinux or System.map"})
+		&cli.StringFlag{Name: "symbols", Usage: "`FILE` that names the guest kernel's functions: its vmlinux or System.map (default: the kernel itself, where it does)"})
 }

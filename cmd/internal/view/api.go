@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/control"
+	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 )
 
 // Handler is the whole server: the page, its parts, and what they ask for.
@@ -137,18 +138,45 @@ func (s *Server) serveInspect(w http.ResponseWriter, r *http.Request) {
 			query.Set(k, v)
 		}
 	}
-	c, err := s.client(r.PathValue("name"))
-	var v json.RawMessage
-	if err == nil {
-		ctx, cancel := context.WithTimeout(r.Context(), inspectTime)
-		defer cancel()
-		err = c.Inspect(ctx, what, query, &v)
-	}
+	watch, err := s.watch.get(r.PathValue("name"))
 	if err != nil {
 		refuse(w, err)
 		return
 	}
+	defer s.watch.put(watch)
+	if a, ok := watch.functions().Addr(query.Get("addr")); ok {
+		query.Set("addr", fmt.Sprintf("%#x", a)) // a function's name is an address
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), inspectTime)
+	defer cancel()
+	var v json.RawMessage
+	if err := watch.client.Inspect(ctx, what, query, &v); err != nil {
+		refuse(w, err)
+		return
+	}
+	if what == "cpu" {
+		v = withFunction(v, watch.functions())
+	}
 	reply(w, v)
+}
+
+// withFunction adds to the view of a CPU which function it is in.
+func withFunction(view json.RawMessage, table *symbols.Table) json.RawMessage {
+	var v struct {
+		Text     string          `json:"text"`
+		Data     json.RawMessage `json:"data"`
+		Function string          `json:"function"`
+	}
+	var cpu struct{ Regs struct{ RIP uint64 } }
+	if json.Unmarshal(view, &v) != nil || json.Unmarshal(v.Data, &cpu) != nil {
+		return view
+	}
+	v.Function = table.Name(cpu.Regs.RIP)
+	b, err := json.Marshal(&v)
+	if err != nil {
+		return view
+	}
+	return b
 }
 
 // serveEvents serves a page of the past.
@@ -168,7 +196,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	if store == nil {
 		store = newStore(emptyMeta)
 	}
-	reply(w, store.look(q, s.opt.Symbols))
+	reply(w, store.look(q, watch.functions()))
 }
 
 func reply(w http.ResponseWriter, v any) {

@@ -26,8 +26,9 @@ type wish struct {
 // message is what a page gets several times a second.
 type message struct {
 	state
-	Meta        *trace.Meta `json:"meta,omitempty"` // when the trace has begun anew
-	Input       bool        `json:"input"`          // the console takes what is typed here
+	Functions   []string    `json:"functions,omitempty"` // at each CPU's RIP; "" where unknown
+	Meta        *trace.Meta `json:"meta,omitempty"`      // when the trace has begun anew
+	Input       bool        `json:"input"`               // the console takes what is typed here
 	Counts      *counts     `json:"counts,omitempty"`
 	Events      *tick       `json:"events,omitempty"`
 	FilterError *string     `json:"filterError,omitempty"` // "": the filter is right
@@ -158,6 +159,11 @@ func (p *page) message(st state, events *store) *message {
 		m.Stats = nil
 	}
 	p.pages, p.line, p.stats = st.pages, st.Line, st.Stats
+	if table := p.watch.functions(); table != nil && st.Glance != nil {
+		for _, c := range st.Glance.CPUs {
+			m.Functions = append(m.Functions, table.Name(uint64(c.RIP)))
+		}
+	}
 	if events == nil {
 		return m
 	}
@@ -165,7 +171,7 @@ func (p *page) message(st state, events *store) *message {
 		p.known, p.follow, m.Meta = events, nil, &events.meta
 	}
 	if p.follow == nil {
-		p.follow = newFollower(events, p.server.opt.Symbols, p.filter)
+		p.follow = newFollower(events, p.watch.functions(), p.filter)
 	}
 	c := events.counted()
 	m.Counts = &c

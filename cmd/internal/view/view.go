@@ -20,9 +20,11 @@ import (
 
 // Options are what a Server shows.
 type Options struct {
-	Dir     *control.Dir
-	Names   []string       // the machines; none: all there are
-	Symbols *symbols.Table // names the guest kernel's functions; may be nil
+	Dir   *control.Dir
+	Names []string // the machines; none: all there are
+	// Symbols is what names the functions of a machine's kernel; it may be nil,
+	// and return nil.
+	Symbols func(machine string) *symbols.Table
 }
 
 // Server is a web server for one user.

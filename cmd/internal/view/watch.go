@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/control"
+	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 )
 
@@ -50,7 +51,7 @@ func (ws *watches) get(name string) (*watch, error) {
 	}
 	w := ws.open[name]
 	if w == nil {
-		w = &watch{name: name, client: client, wake: make(chan struct{})}
+		w = &watch{name: name, client: client, symbols: ws.server.opt.Symbols, wake: make(chan struct{})}
 		ctx, end := context.WithCancel(context.Background())
 		w.end = end
 		ws.open[name] = w
@@ -84,15 +85,17 @@ func (ws *watches) close() {
 
 // watch is a look at one machine.
 type watch struct {
-	name   string
-	client *control.Client
-	users  int // guarded by watches.mu
-	end    context.CancelFunc
+	name    string
+	client  *control.Client
+	symbols func(machine string) *symbols.Table
+	users   int // guarded by watches.mu
+	end     context.CancelFunc
 
 	mu    sync.Mutex
 	state state
-	store *store        // nil before the trace begins
-	wake  chan struct{} // closed when there is a new state
+	table *symbols.Table // of the guest's kernel; nil where there is none
+	store *store         // nil before the trace begins
+	wake  chan struct{}  // closed when there is a new state
 }
 
 // state is what is known of a machine at a moment.
@@ -109,8 +112,28 @@ type state struct {
 func (w *watch) start(ctx context.Context) {
 	go w.repeat(ctx, glanceEvery, w.glance)
 	go w.repeat(ctx, statsEvery, w.ask)
-	go w.reopen(ctx, w.follow)
+	go func() {
+		w.nameFunctions()
+		w.reopen(ctx, w.follow)
+	}()
 	go w.reopen(ctx, w.followPages)
+}
+
+// nameFunctions finds the kernel's symbols, which may take a moment.
+func (w *watch) nameFunctions() {
+	if w.symbols == nil {
+		return
+	}
+	t := w.symbols(w.name)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.table = t
+}
+
+func (w *watch) functions() *symbols.Table {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.table
 }
 
 func (w *watch) repeat(ctx context.Context, every time.Duration, f func(context.Context)) {

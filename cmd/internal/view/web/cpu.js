@@ -28,7 +28,7 @@ export class CPU {
     this.registers = h('div.registers');
     this.bits = h('dl.bits');
     this.code = h('ol.code', { 'aria-label': 'Code' });
-    this.address = h('input', { placeholder: 'address, or empty for RIP', spellcheck: false, 'aria-label': 'Address of code', onkeydown: (e) => { if (e.key === 'Enter') this.refresh(); } });
+    this.address = h('input', { placeholder: 'address or function; empty: RIP', spellcheck: false, 'aria-label': 'Address of code', onkeydown: (e) => { if (e.key === 'Enter') this.refresh(); } });
     this.note = h('span.note');
     this.e = h('div.cpupane', {},
       h('div.bar', {}, this.choice.e, h('button', { onclick: () => this.refresh(), title: 'The machine is paused for the moment of reading' }, 'Look again'), this.address, this.note),
@@ -54,7 +54,7 @@ export class CPU {
     try {
       const [cpu, disasm] = await Promise.all([api.inspect(this.name, 'cpu', { cpu: this.number }), api.inspect(this.name, 'disasm', code)]);
       if (this.closed) return;
-      this.#registers(cpu.data.lines);
+      this.#registers(cpu.data.lines, cpu.function);
       this.#code(disasm.text);
       this.trouble('');
     } catch (e) {
@@ -64,8 +64,8 @@ export class CPU {
 
   // registers shows the lines of vitrine inspect cpu: pairs of a name and 16
   // digits, and registers whose bits have names.
-  #registers(lines) {
-    text(this.mode, lines[0]);
+  #registers(lines, name) {
+    text(this.mode, lines[0] + (name ? `, in ${name}` : ''));
     const cells = [], bits = [];
     const keep = new Map();
     const add = (name, value) => {

@@ -43,7 +43,7 @@ export class House {
 
   update(m) {
     if (m.meta) this.#furnish(m.meta);
-    if (m.glance) this.#cpus(m.glance);
+    if (m.glance) this.#cpus(m.glance, m.functions || []);
     if (m.glance) this.#queues(m.glance);
     if (m.counts) this.#counts(m.counts);
     if (m.pages) this.memory.update(m.pages);
@@ -70,7 +70,7 @@ export class House {
     this.memory.size = meta.memory;
   }
 
-  #cpus(g) {
+  #cpus(g, functions) {
     const t = Date.parse(g.time) / 1000;
     while (this.cpus.length < g.cpus.length) {
       const c = new CPURoom(this.cpus.length, this.go.cpu);
@@ -87,7 +87,7 @@ export class House {
         sum.all += by[k];
         if (k in sum) sum[k] += by[k];
       }
-      this.cpus[i].update(c, this.rates.of(`cpu ${i}`, c.time / 1e9, t), by, g.paused);
+      this.cpus[i].update(c, this.rates.of(`cpu ${i}`, c.time / 1e9, t), by, g.paused, functions[i]);
     });
     this.ports.update(sum.io);
     this.mmio.update(sum.mmio);
@@ -162,7 +162,7 @@ class CPURoom {
         h('span.about', {}, h('span.name', {}, `vCPU ${number}`, ' ', this.state), this.mode, this.rip, this.exits)));
   }
 
-  update(c, share, exits, paused) {
+  update(c, share, exits, paused, name) {
     share = Math.max(0, Math.min(1, share));
     attr(this.arc, 'stroke-dasharray', `${(share * circle).toFixed(1)} ${circle.toFixed(1)}`);
     text(this.share, Math.round(100 * share) + '%');
@@ -170,7 +170,8 @@ class CPURoom {
     this.state.dataset.state = state;
     text(this.state, { runs: 'runs', halted: 'halted (HLT)', waits: 'waits for start-up', unknown: 'no answer', paused: 'stands still' }[state] || state);
     text(this.mode, c.mode ? `${c.mode} · ${c.cpl === 0 ? 'kernel' : 'user'} (CPL ${c.cpl})` : ' ');
-    text(this.rip, 'RIP ' + c.rip);
+    text(this.rip, 'RIP ' + (name || c.rip));
+    attr(this.rip, 'title', c.rip);
     const top = Object.entries(exits).filter(([, r]) => r >= 0.5).sort((a, b) => b[1] - a[1]).slice(0, 3);
     text(this.exits, top.length ? top.map(([k, r]) => `${k} ${rate(r)}`).join(' · ') : 'no exits');
   }

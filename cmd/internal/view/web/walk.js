@@ -8,7 +8,7 @@ export class Walk {
     this.name = name;
     this.number = 0;
     this.choice = cpuChoice((n) => { this.number = n; });
-    this.address = h('input', { placeholder: 'a virtual address, such as 0xffffffff81000000', spellcheck: false, 'aria-label': 'Virtual address', onkeydown: (e) => { if (e.key === 'Enter') this.walk(); } });
+    this.address = h('input', { placeholder: 'a virtual address or a function, such as start_kernel', spellcheck: false, 'aria-label': 'Virtual address', onkeydown: (e) => { if (e.key === 'Enter') this.walk(); } });
     this.split = h('div.split', { 'aria-label': 'The parts of the address' });
     this.steps = h('ol.steps');
     this.note = h('p.note', { role: 'status' });
@@ -43,7 +43,7 @@ export class Walk {
     if (!a) return;
     try {
       const v = await api.inspect(this.name, 'pagetable', { cpu: this.number, addr: a });
-      this.#show(a, v.text);
+      this.#show(v.text);
     } catch (e) {
       this.split.replaceChildren();
       this.steps.replaceChildren();
@@ -51,8 +51,8 @@ export class Walk {
     }
   }
 
-  #show(a, s) {
-    const lines = s.trimEnd().split('\n');
+  #show(s) {
+    const lines = s.trimEnd().split('\n'), a = /^0x[0-9a-f]+/.exec(lines[0])[0];
     text(this.note, lines[0].replace(/:$/, ''));
     const levels = [];
     this.steps.replaceChildren(...lines.slice(1).map((l) => {
