@@ -57,15 +57,11 @@ func (m *Machine) Glance(ctx context.Context) ([]CPUGlance, error) {
 	return seen, nil
 }
 
-// await is a CPU's answer. A parked CPU is asked by the work that it does for
-// others.
+// await is a CPU's answer. A parked CPU does not look at the gate: it is asked
+// by the work that it does for others.
 func (c *vcpu) await(ctx context.Context, r *glanceRequest) CPUGlance {
-	if c.m.Paused() {
-		var g CPUGlance
-		if c.m.OnCPU(c.id, func(VCPU) error { g = c.look(); return nil }) == nil {
-			c.glance.CompareAndSwap(r, nil)
-			return g
-		}
+	if c.m.gate.state() == gatePause {
+		c.m.gate.submit(c.work, c.answerGlance)
 	}
 	select {
 	case g := <-r.answer:

@@ -78,3 +78,24 @@ func TestWatchMemory(t *testing.T) {
 		}
 	})
 }
+
+// A look inside pauses a machine for a moment; others do not take that for a
+// pause.
+func TestAMomentIsNoPause(t *testing.T) {
+	m := spinning(t, vmm.Config{Accel: "soft"})
+	err := m.Standing(context.Background(), func() error {
+		if m.Paused() {
+			t.Error("the machine is said to be paused")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Pause(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Standing(context.Background(), func() error { return nil }); err != nil || !m.Paused() {
+		t.Errorf("after a look into a paused machine: paused %v, %v", m.Paused(), err)
+	}
+}

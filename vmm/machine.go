@@ -42,8 +42,9 @@ type Machine struct {
 	observed observation
 	watcher  atomic.Pointer[machineObserver] // of what no CPU and no queue does; nil while nobody looks
 	debugger atomic.Pointer[Debugger]
-	glances  sync.Mutex // one glance at a time
-	guard    sync.Mutex // one pause, resume or look inside at a time
+	glances  sync.Mutex  // one glance at a time
+	guard    sync.Mutex  // one pause, resume or look inside at a time
+	moment   atomic.Bool // it stands still for a look inside, and will go on by itself
 	kept     keeping
 	input    []byte // with Deterministic: what the console has not received yet
 }
@@ -344,8 +345,9 @@ func (m *Machine) resume() error {
 	return nil
 }
 
-// Paused says whether the machine is paused.
-func (m *Machine) Paused() bool { return m.gate.state() == gatePause }
+// Paused says whether the machine is paused, and not only for the moment of a
+// look inside.
+func (m *Machine) Paused() bool { return m.gate.state() == gatePause && !m.moment.Load() }
 
 // OnCPU runs f on the thread of CPU id while the machine is paused.
 func (m *Machine) OnCPU(id int, f func(VCPU) error) error {

@@ -56,6 +56,11 @@ func kernelFor(c *cli.Context) (string, error) {
 	case kernel == "":
 		kernel = guestimages.Kernels()[0]
 	}
+	return kernelFile(kernel)
+}
+
+// kernelFile is the file of a kernel, which may be the name of an embedded one.
+func kernelFile(kernel string) (string, error) {
 	for _, name := range guestimages.Kernels() {
 		if kernel == name {
 			dir, err := cacheDir()
@@ -77,7 +82,7 @@ func machineKernel(c *cli.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.Kernel, nil
+	return kernelFile(r.Kernel)
 }
 
 func writeFile(path string, write func(io.Writer) error) (err error) {

@@ -136,6 +136,10 @@ func (v *visitor) stepAndResume() {
 	v.click("#tab-1")
 	v.wait(`document.querySelectorAll('.code .here').length === 1`)
 	seen := map[string]bool{v.text(".code .here .addr"): true}
+	v.must(v.b.Eval(v.ctx, `document.querySelector('.cpupane input').value = 'start_kernel'`, nil))
+	v.must(v.b.Eval(v.ctx, `document.querySelector('.cpupane .bar button').click()`, nil))
+	v.wait(`document.querySelectorAll('.code li').length > 9 && document.querySelector('.code li .addr').textContent.startsWith('0xffffffff8')`)
+	v.must(v.b.Eval(v.ctx, `document.querySelector('.cpupane input').value = ''`, nil))
 	for range 5 {
 		v.must(v.b.Eval(v.ctx, `document.querySelector('.registers').replaceChildren()`, nil))
 		v.must(v.b.Press(v.ctx, "s"))

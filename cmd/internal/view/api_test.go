@@ -138,11 +138,11 @@ func TestThePageIsToldWhatHappens(t *testing.T) {
 			if err := json.Unmarshal(b, &m); err != nil {
 				t.Fatal(err)
 			}
-			if m.FilterError == nil {
+			if m.Filter == nil || m.Filter.Text != w.filter {
 				continue
 			}
-			if !strings.Contains(*m.FilterError, w.says) || (w.says == "") != (*m.FilterError == "") {
-				t.Errorf("filter %q: %q", w.filter, *m.FilterError)
+			if !strings.Contains(m.Filter.Error, w.says) || (w.says == "") != (m.Filter.Error == "") {
+				t.Errorf("filter %q: %q", w.filter, m.Filter.Error)
 			}
 			break
 		}
@@ -205,7 +205,7 @@ func FuzzWish(f *testing.F) {
 		p := &page{server: &Server{}, watch: new(watch)}
 		p.want(w)
 		m := p.message(state{}, st)
-		if m.FilterError == nil || *m.FilterError == "" && w.Filter != "" && p.filter == nil {
+		if m.Filter == nil || m.Filter.Text != w.Filter || m.Filter.Error == "" && w.Filter != "" && p.filter == nil {
 			t.Errorf("filter %q is neither taken nor refused", w.Filter)
 		}
 	})

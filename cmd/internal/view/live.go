@@ -26,12 +26,19 @@ type wish struct {
 // message is what a page gets several times a second.
 type message struct {
 	state
-	Functions   []string    `json:"functions,omitempty"` // at each CPU's RIP; "" where unknown
-	Meta        *trace.Meta `json:"meta,omitempty"`      // when the trace has begun anew
-	Input       bool        `json:"input"`               // the console takes what is typed here
-	Counts      *counts     `json:"counts,omitempty"`
-	Events      *tick       `json:"events,omitempty"`
-	FilterError *string     `json:"filterError,omitempty"` // "": the filter is right
+	Functions []string      `json:"functions,omitempty"` // at each CPU's RIP; "" where unknown
+	Meta      *trace.Meta   `json:"meta,omitempty"`      // when the trace has begun anew
+	Input     bool          `json:"input"`               // the console takes what is typed here
+	Counts    *counts       `json:"counts,omitempty"`
+	Events    *tick         `json:"events,omitempty"`
+	Filter    *filterAnswer `json:"filter,omitempty"` // to a wish
+}
+
+// filterAnswer says of a filter what is wrong with it: "" is nothing, and then
+// it holds from now on.
+type filterAnswer struct {
+	Text  string `json:"text"`
+	Error string `json:"error"`
 }
 
 // maxWish bounds what a page says.
@@ -70,7 +77,7 @@ type page struct {
 
 	wish   wish
 	filter *decode.Filter
-	wrong  *string // what is wrong with the filter, to be told; "" is nothing
+	answer *filterAnswer // to be told
 	follow *follower
 	known  *store // whose meta the page has
 	pages  int    // what the page has of the state's
@@ -126,16 +133,16 @@ func (p *page) tell(ctx context.Context) {
 }
 
 func (p *page) want(w wish) {
-	filter, wrong := (*decode.Filter)(nil), ""
+	var filter *decode.Filter
+	p.answer = &filterAnswer{Text: w.Filter}
 	if w.Filter != "" {
 		f, err := decode.ParseFilter(w.Filter)
 		if err != nil {
-			wrong = err.Error()
+			p.answer.Error = err.Error()
 		}
 		filter = f
 	}
-	p.wrong = &wrong
-	if wrong != "" {
+	if p.answer.Error != "" {
 		w.Filter, filter = p.wish.Filter, p.filter // the old one stays
 	}
 	if w.Filter != p.wish.Filter || !p.wish.Lines {
@@ -146,8 +153,8 @@ func (p *page) want(w wish) {
 
 // message is what has changed since the one before.
 func (p *page) message(st state, events *store) *message {
-	m := &message{state: st, FilterError: p.wrong, Input: st.Record.Detached && len(st.Record.Command) == 0}
-	p.wrong = nil
+	m := &message{state: st, Filter: p.answer, Input: st.Record.Detached && len(st.Record.Command) == 0}
+	p.answer = nil
 	m.Record.Config, m.Record.Leftovers = nil, nil
 	if st.pages == p.pages {
 		m.Pages = nil

@@ -124,7 +124,7 @@ type scene struct {
 }
 
 // work is what the guest does meanwhile: files, output, processes.
-const work = `uname -a; while :; do dd if=/dev/urandom of=/tmp/f bs=64k count=8 2>/dev/null; ls -l /proc/self | head -3; sleep 0.3; done`
+const work = `uname -a; while :; do :; done & while :; do dd if=/dev/urandom of=/tmp/f bs=64k count=8 2>/dev/null; ls -l /proc/self | head -3; sleep 0.3; done`
 
 func (s *studio) take(ctx context.Context, url string) error {
 	b := s.browser
@@ -182,6 +182,10 @@ func (s *studio) pauseAndStep(ctx context.Context) error {
 	if err := b.Wait(ctx, `!document.getElementById('step').disabled`); err != nil {
 		return err
 	}
+	// A CPU that halts has no next instruction for a while.
+	if err := b.Eval(ctx, `[...document.querySelectorAll('.room.cpu button')].sort((a, b) => b.textContent.includes('user') - a.textContent.includes('user'))[0].click()`, nil); err != nil {
+		return err
+	}
 	for range 3 {
 		if err := b.Eval(ctx, `document.getElementById('step').click()`, nil); err != nil {
 			return err
@@ -199,6 +203,9 @@ func (s *studio) shoot(ctx context.Context, sc scene) error {
 	time.Sleep(sc.pause)
 	p, err := b.Screenshot(ctx)
 	if err != nil {
+		return err
+	}
+	if p, err = smaller(p); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(s.out, sc.name+".png"), p, 0o644)

@@ -56,7 +56,6 @@ export class CPU {
       if (this.closed) return;
       this.#registers(cpu.data.lines, cpu.function);
       this.#code(disasm.text);
-      this.trouble('');
     } catch (e) {
       if (!this.closed) this.trouble(e.message);
     }

@@ -26,7 +26,7 @@ export class Events {
     this.input = h('input', {
       type: 'search', id: 'filter', placeholder: 'filter: device=COM1   took>10us   irq or pop   not io', spellcheck: false,
       autocomplete: 'off', onkeydown: (e) => { if (e.key === 'Enter') this.setFilter(this.input.value.trim()); if (e.key === 'Escape') this.input.blur(); },
-      onsearch: () => this.setFilter(this.input.value.trim()),
+      oninput: () => { if (this.input.value === '') this.setFilter(''); },
     });
     this.note = h('span.note', { role: 'status' });
     this.liveButton = h('button', { id: 'live', onclick: () => this.goLive(), 'aria-pressed': 'true', title: 'Events as they happen (l)' }, 'Live');
@@ -51,7 +51,7 @@ export class Events {
   update(m) {
     if (m.meta) this.body.replaceChildren();
     if (m.timeline) this.line.update(m.timeline);
-    if (typeof m.filterError === 'string') this.#answered(m.filterError);
+    if (m.filter) this.#answered(m.filter);
     if (!m.events || !this.live) return;
     this.#show(m.events, true);
     this.#sampled(m.events);
@@ -80,11 +80,11 @@ export class Events {
     this.tell({ filter: f });
   }
 
-  #answered(wrong) {
-    this.#filterError(wrong);
-    if (wrong || this.asked === undefined) return;
-    this.filter = this.asked;
-    this.asked = undefined;
+  #answered(a) {
+    if (a.text !== this.asked) return; // to a wish before
+    this.#filterError(a.error);
+    if (a.error || a.text === this.filter) return;
+    this.filter = a.text;
     this.window = [];
     this.body.replaceChildren();
     if (!this.live) this.at(this.time || 0); else if (this.filter) this.#fill();

@@ -146,6 +146,9 @@ function rail(id, label, tip) {
   };
 }
 
+const states = { runs: 'runs', halted: 'halted', waits: 'waits', unknown: 'no answer', paused: 'paused' };
+const meanings = { runs: 'it executes the guest', halted: 'HLT: it waits for an interrupt', waits: 'for INIT or the start-up IPI', unknown: 'a device holds it up, or it has not begun', paused: 'it stands still' };
+
 const circle = 2 * Math.PI * 15;
 
 class CPURoom {
@@ -168,7 +171,8 @@ class CPURoom {
     text(this.share, Math.round(100 * share) + '%');
     const state = paused ? 'paused' : c.state;
     this.state.dataset.state = state;
-    text(this.state, { runs: 'runs', halted: 'halted (HLT)', waits: 'waits for start-up', unknown: 'no answer', paused: 'stands still' }[state] || state);
+    text(this.state, states[state] || state);
+    attr(this.state, 'title', meanings[state] || '');
     text(this.mode, c.mode ? `${c.mode} · ${c.cpl === 0 ? 'kernel' : 'user'} (CPL ${c.cpl})` : ' ');
     text(this.rip, 'RIP ' + (name || c.rip));
     attr(this.rip, 'title', c.rip);

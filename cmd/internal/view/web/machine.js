@@ -74,7 +74,8 @@ class MachineView {
   showWalk(address, cpu) { this.tab(2); this.walk.go(address, cpu); }
 
   update(m) {
-    trouble(m.error ? `${this.name}: ${m.error}` : '');
+    if (m.error || this.broken) trouble(m.error ? `${this.name}: ${m.error}` : '');
+    this.broken = Boolean(m.error);
     if (m.glance) {
       const state = m.glance.paused ? 'paused' : 'running';
       if (state !== this.was) {
@@ -98,6 +99,7 @@ class MachineView {
     try {
       const rows = await api.machines();
       const r = rows.find((x) => x.name === this.name);
+      this.broken = true;
       if (!r || !r.alive) {
         this.state.dataset.state = 'exited';
         text(this.state, 'ended');
@@ -111,6 +113,7 @@ class MachineView {
   }
 
   async #do(f) {
+    trouble('');
     try { await f(); } catch (e) { trouble(e.message); }
   }
 
@@ -119,8 +122,7 @@ class MachineView {
   step(count) {
     return this.#do(async () => {
       const a = await api.act(this.name, 'step', { cpu: this.cpu.number, count });
-      this.tab(1);
-      await this.cpu.refresh();
+      if (this.current === 1) await this.cpu.refresh(); else this.tab(1);
       if (a.unfinished) trouble(a.unfinished);
     });
   }
