@@ -243,8 +243,8 @@ func (m *Machine) standing(ctx context.Context, f func() error) error {
 		}
 		return f()
 	}
-	m.moment.Store(true)
-	defer m.moment.Store(false)
+	m.inLook.Store(true)
+	defer m.inLook.Store(false)
 	if err := m.pause(ctx); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ type Machine struct {
 	debugger atomic.Pointer[Debugger]
 	glances  sync.Mutex  // one glance at a time
 	guard    sync.Mutex  // one pause, resume or look inside at a time
-	moment   atomic.Bool // it stands still for a look inside, and will go on by itself
+	inLook   atomic.Bool // it stands still for a look inside, and will go on by itself
 	kept     keeping
 	input    []byte // with Deterministic: what the console has not received yet
 }
@@ -347,7 +347,7 @@ func (m *Machine) resume() error {
 
 // Paused says whether the machine is paused, and not only for the moment of a
 // look inside.
-func (m *Machine) Paused() bool { return m.gate.state() == gatePause && !m.moment.Load() }
+func (m *Machine) Paused() bool { return m.gate.state() == gatePause && !m.inLook.Load() }
 
 // OnCPU runs f on the thread of CPU id while the machine is paused.
 func (m *Machine) OnCPU(id int, f func(VCPU) error) error {
