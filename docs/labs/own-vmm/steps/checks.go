@@ -35,7 +35,7 @@ func kvmFiles() (systems, vms int) {
 func checkOpen(v VMM) error {
 	systems, vms := kvmFiles()
 	if err := v.Open(); err != nil {
-		return fmt.Errorf("Open: %w", err)
+		return fmt.Errorf("method Open: %w", err)
 	}
 	s, m := kvmFiles()
 	if s <= systems {
@@ -45,10 +45,10 @@ func checkOpen(v VMM) error {
 		return errors.New("after Open there must be a VM, and there is none: System.CreateVM makes it")
 	}
 	if err := v.Close(); err != nil {
-		return fmt.Errorf("Close: %w", err)
+		return fmt.Errorf("method Close: %w", err)
 	}
 	if s, m = kvmFiles(); s > systems || m > vms {
-		return errors.New("Close must close the VM and /dev/kvm: one of them is still open")
+		return errors.New("method Close must close the VM and /dev/kvm: one of them is still open")
 	}
 	return nil
 }
@@ -58,13 +58,13 @@ const ramSize = 16 << 20
 // withMemory is a VM with memory and something at Entry.
 func withMemory(v VMM, code []byte) error {
 	if err := v.Open(); err != nil {
-		return fmt.Errorf("Open: %w", err)
+		return fmt.Errorf("method Open: %w", err)
 	}
 	if err := v.AddMemory(ramSize); err != nil {
-		return fmt.Errorf("AddMemory: %w", err)
+		return fmt.Errorf("method AddMemory: %w", err)
 	}
 	if err := v.Load(code, Entry); err != nil {
-		return fmt.Errorf("Load: %w", err)
+		return fmt.Errorf("method Load: %w", err)
 	}
 	return nil
 }
@@ -76,14 +76,14 @@ func checkMemory(v VMM) error {
 	}
 	g := v.Memory()
 	if g == nil || g.Size() != ramSize {
-		return errors.New("Memory must be the memory that AddMemory has made, of its size")
+		return errors.New("method Memory must be the memory that AddMemory has made, of its size")
 	}
 	got := make([]byte, len(text))
 	if err := g.ReadAt(got, Entry); err != nil || !bytes.Equal(got, text) {
-		return fmt.Errorf("Load(%q, %#x) must put the bytes there, and there is %q (%v)", text, Entry, got, err)
+		return fmt.Errorf("method Load(%q, %#x) must put the bytes there, and there is %q (%v)", text, Entry, got, err)
 	}
 	if err := v.Load(text, ramSize-2); err == nil {
-		return errors.New("Load must refuse what reaches past the end of memory: a program may be larger than its memory")
+		return errors.New("method Load must refuse what reaches past the end of memory: a program may be larger than its memory")
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func withCPU(v VMM, code []byte) error {
 		return err
 	}
 	if err := v.AddCPU(); err != nil {
-		return fmt.Errorf("AddCPU: %w", err)
+		return fmt.Errorf("method AddCPU: %w", err)
 	}
 	return nil
 }
@@ -112,7 +112,7 @@ func checkRealMode(v VMM) error {
 	x, err := v.Next()
 	switch {
 	case err != nil:
-		return fmt.Errorf("Next: %w: is the memory shown to the VM, with VM.MapMemory, and RIP %#x?", err, Entry)
+		return fmt.Errorf("method Next: %w: is the memory shown to the VM, with VM.MapMemory, and RIP %#x?", err, Entry)
 	case x.Reason == x86.ExitShutdown:
 		return errors.New("the CPU shut down: after AddCPU it must be in real mode with RIP at Entry: take Sregs, set base and selector of CS to 0, SetSregs; then SetRegs")
 	case x.Reason != x86.ExitIO || !x.Write || x.Port != 0x80 || x.Size != 2:
@@ -222,10 +222,10 @@ func checkLongMode(v VMM) error {
 		0xee, // out dx, al
 	}
 	if err := v.Load(code, entry); err != nil {
-		return fmt.Errorf("Load: %w", err)
+		return fmt.Errorf("method Load: %w", err)
 	}
 	if err := v.LongMode(entry); err != nil {
-		return fmt.Errorf("LongMode: %w", err)
+		return fmt.Errorf("method LongMode: %w", err)
 	}
 	d := &probe{end: 0x9f}
 	v.Attach(0x90, 0x9f, d)
@@ -286,7 +286,7 @@ func checkSerial(v VMM) error {
 	case got != "ready":
 		return fmt.Errorf("COM1 must send \"ready\", and sent %q: what is written to port 0x3f8 is the next character", got)
 	case d.ended:
-		return errors.New("Run must end when the console's writer fails: its error is the device's")
+		return errors.New("method Run must end when the console's writer fails: its error is the device's")
 	}
 	return checkStatus(v, d)
 }

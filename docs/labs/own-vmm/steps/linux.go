@@ -35,16 +35,16 @@ func withLinux(v VMM) (entry uint64, err error) {
 	}
 	defer kernel.Close()
 	if err := v.Open(); err != nil {
-		return 0, fmt.Errorf("Open: %w", err)
+		return 0, fmt.Errorf("method Open: %w", err)
 	}
 	if err := v.AddMemory(linuxRAM); err != nil {
-		return 0, fmt.Errorf("AddMemory: %w", err)
+		return 0, fmt.Errorf("method AddMemory: %w", err)
 	}
 	if err := v.AddCPU(); err != nil {
-		return 0, fmt.Errorf("AddCPU: %w", err)
+		return 0, fmt.Errorf("method AddCPU: %w", err)
 	}
 	if entry, err = v.LoadLinux(kernel, commandLine); err != nil {
-		return 0, fmt.Errorf("LoadLinux: %w", err)
+		return 0, fmt.Errorf("method LoadLinux: %w", err)
 	}
 	return entry, nil
 }
