@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -84,6 +85,9 @@ type copier struct {
 
 func (cp *copier) skip(name, why string) {
 	cp.skipped++
+	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		name = strconv.Quote(name) // a guest's names may be orders to a terminal
+	}
 	fmt.Fprintf(cp.errOut, "vitrine: %s: left out: %s\n", name, why)
 }
 
@@ -142,8 +146,8 @@ func (cp *copier) putOne(ctx context.Context, from, to string, d fs.DirEntry) er
 }
 
 // fromGuest copies what is at from in the guest to the path to on the host.
-// Everything is written below an os.Root: whatever names and links the guest
-// comes up with, nothing outside is touched.
+// Each folder is written through an os.Root of its own: whatever names and
+// links the guest comes up with, nothing outside is touched.
 func (cp *copier) fromGuest(ctx context.Context, from, to string) error {
 	info, err := cp.agent.Stat(ctx, from, true)
 	if err != nil {
@@ -186,11 +190,13 @@ func (cp *copier) getTree(ctx context.Context, root *os.Root, from, to string, i
 		cp.skip(from, "neither a file nor a folder")
 		return nil
 	}
-	if err := root.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	below, err := makeFolder(root, to)
+	if err != nil {
 		return err
 	}
+	defer below.Close()
 	var entries []agent.File
-	err := cp.agent.List(ctx, from, func(f agent.File) error {
+	err = cp.agent.List(ctx, from, func(f agent.File) error {
 		entries = append(entries, f)
 		return nil
 	})
@@ -202,18 +208,35 @@ func (cp *copier) getTree(ctx context.Context, root *os.Root, from, to string, i
 			cp.skip(path.Join(from, quote(e.Name)), "not a name")
 			continue
 		}
-		if err := cp.getTree(ctx, root, path.Join(from, e.Name), filepath.Join(to, e.Name), e, depth+1); err != nil {
+		if err := cp.getTree(ctx, below, path.Join(from, e.Name), e.Name, e, depth+1); err != nil {
 			return err
 		}
 	}
 	return errors.Join(root.Chmod(to, info.Mode.Perm()), root.Chtimes(to, info.ModTime, info.ModTime))
 }
 
+// makeFolder makes the folder name in root if it is not there. A link in its
+// place is not followed: the guest may have sent it before.
+func makeFolder(root *os.Root, name string) (*os.Root, error) {
+	if info, err := root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if err := root.Remove(name); err != nil {
+			return nil, err
+		}
+	}
+	if err := root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return root.OpenRoot(name)
+}
+
 // getFile writes a file under a name of its own and renames it when all of it
 // is there.
 func (cp *copier) getFile(ctx context.Context, root *os.Root, from, to string, info agent.File) error {
 	tmp := to + ".vitrine-part"
-	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
