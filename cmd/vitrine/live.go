@@ -65,7 +65,12 @@ func (r *runner) register() (*live, error) {
 	}
 	v.logs = openLogs(v.claim, r.opt, v.hub)
 	v.log = r.log(v.logs)
-	return v, v.update(func(rec *control.Record) { rec.State = control.StateStarting })
+	if err := v.update(func(rec *control.Record) { rec.State = control.StateStarting }); err != nil {
+		_ = v.hub.Close()
+		v.logs.close()
+		return nil, errors.Join(err, v.claim.Forget()) // only with a claim can it fail
+	}
+	return v, nil
 }
 
 func (v *live) takeName() (err error) {

@@ -30,7 +30,12 @@ func (l *limit) take(n int) time.Duration {
 	if l == nil {
 		return 0
 	}
-	return l.bucket.ReserveN(time.Now(), n).Delay()
+	return l.takeAt(time.Now(), n)
+}
+
+// takeAt is take at a time that may be a test's.
+func (l *limit) takeAt(now time.Time, n int) time.Duration {
+	return l.bucket.ReserveN(now, n).DelayFrom(now)
 }
 
 // pause waits for d, or less if ctx is done.
