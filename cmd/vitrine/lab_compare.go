@@ -14,7 +14,7 @@ import (
 func labComparison(ctx context.Context, c *cli.Context) (*compare.Result, error) {
 	cfg := compare.Config{
 		Engines:   []string{"process", "namespaces", "runc", "crun", "vitrine-soft", "vitrine-warm"},
-		Workloads: []string{"cpu"}, Runs: 7, Scale: []int{1}, Timeout: time.Minute, Budget: 20 * time.Second, Version: version(),
+		Workloads: []string{"cpu"}, Runs: 7, Scale: []int{1}, Timeout: time.Minute, Budget: 45 * time.Second, Version: version(),
 	}
 	if err := cfg.Check(); err != nil {
 		return nil, err
