@@ -125,6 +125,10 @@ func TestViewInABrowser(t *testing.T) {
 	if wrong := v.b.Wrong(); len(wrong) > 0 {
 		t.Errorf("the page has errors: %q", wrong)
 	}
+	want(t, "kill", "glass")
+	v.wait(`document.querySelector('#title .pill').textContent === 'ended' && document.querySelector('#trouble').textContent.includes('glass has ended')`)
+	start(t, "glass")
+	v.wait(`document.querySelector('#title .pill').textContent === 'running'`) // the next of this name is shown by itself
 }
 
 // stepAndResume pauses the machine, steps, looks at registers and page tables,

@@ -125,6 +125,9 @@ func (p *page) tell(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.watch.ended:
+			_ = p.conn.Close(websocket.StatusGoingAway, "the machine has ended")
+			return
 		case want := <-p.wishes:
 			p.want(want)
 		case <-wake:

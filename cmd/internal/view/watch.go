@@ -50,10 +50,15 @@ func (ws *watches) get(name string) (*watch, error) {
 		ws.open = make(map[string]*watch)
 	}
 	w := ws.open[name]
-	if w == nil {
+	if w == nil || w.over() {
 		w = &watch{name: name, client: client, symbols: ws.server.opt.Symbols, wake: make(chan struct{})}
 		ctx, end := context.WithCancel(context.Background())
-		w.end = end
+		w.end, w.ended = end, ctx.Done()
+		w.alive = func() bool {
+			r, err := ws.server.opt.Dir.Find(name)
+			return err == nil && r.Alive()
+		}
+		context.AfterFunc(ctx, func() { ws.forget(w) })
 		ws.open[name] = w
 		w.start(ctx)
 	}
@@ -67,11 +72,17 @@ func (ws *watches) put(w *watch) {
 		defer ws.mu.Unlock()
 		if w.users--; w.users == 0 {
 			w.end()
-			if ws.open[w.name] == w {
-				delete(ws.open, w.name)
-			}
 		}
 	})
+}
+
+// forget makes room for another machine of that name.
+func (ws *watches) forget(w *watch) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.open[w.name] == w {
+		delete(ws.open, w.name)
+	}
 }
 
 func (ws *watches) close() {
@@ -88,8 +99,10 @@ type watch struct {
 	name    string
 	client  *control.Client
 	symbols func(machine string) *symbols.Table
-	users   int // guarded by watches.mu
+	users   int             // guarded by watches.mu
+	ended   <-chan struct{} // closed when nobody looks any more, or the machine has ended
 	end     context.CancelFunc
+	alive   func() bool // whether the machine's process is there
 
 	mu    sync.Mutex
 	state state
@@ -168,10 +181,24 @@ func (w *watch) update(f func(*state)) {
 	f(&w.state)
 }
 
-// glance asks for what moves, and tells the pages.
+func (w *watch) over() bool {
+	select {
+	case <-w.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// glance asks for what moves, and tells the pages. When the machine has ended
+// the look has, too.
 func (w *watch) glance(ctx context.Context) {
 	var g control.Glance
 	err := w.client.Inspect(ctx, "glance", nil, &g)
+	if err != nil && !w.alive() {
+		w.end()
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state.Error = ""

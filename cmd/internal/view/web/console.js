@@ -115,6 +115,7 @@ export class Console {
     window.removeEventListener('themechange', this.onTheme);
     window.removeEventListener('resize', this.onSize);
     if (this.#socket) this.#socket.close();
-    this.term.dispose();
   }
+
+  remove() { this.term.dispose(); }
 }

@@ -101,15 +101,27 @@ class MachineView {
       const r = rows.find((x) => x.name === this.name);
       this.broken = true;
       if (!r || !r.alive) {
-        this.state.dataset.state = 'exited';
-        text(this.state, 'ended');
-        trouble(r ? `${this.name} has ended: ${r.ending}` : `${this.name} has ended.`);
+        this.#ended(r);
         return;
       }
       trouble('The connection broke; it is being opened again.');
     } catch (e) {
       trouble(`The view does not answer: ${e.message}`);
     }
+  }
+
+  // ended shows the end, and waits for a machine of the same name.
+  #ended(r) {
+    this.live.close();
+    this.console.close();
+    this.pause.disabled = this.step1.disabled = this.step100.disabled = true;
+    this.state.dataset.state = 'exited';
+    text(this.state, 'ended');
+    trouble(r && r.ending !== 'exited' ? `${this.name} has ended: ${r.ending}` : `${this.name} has ended.`);
+    this.waiting = setInterval(async () => {
+      const rows = await api.machines().catch(() => []);
+      if (rows.some((x) => x.name === this.name && x.alive)) window.dispatchEvent(new Event('hashchange'));
+    }, 2000);
   }
 
   async #do(f) {
@@ -138,8 +150,10 @@ class MachineView {
   }
 
   close() {
+    clearInterval(this.waiting);
     this.live.close();
     this.console.close();
+    this.console.remove();
     this.cpu.close();
     this.events.close();
     this.house.close();
