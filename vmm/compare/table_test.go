@@ -88,6 +88,7 @@ func TestWrongClock(t *testing.T) {
 		{"coarse", []float64{10e6, 20e6}, []float64{14e6, 16e6}, false},
 		{"slow", []float64{50.5e6, 51.5e6}, []float64{100.1e6, 101.1e6}, false},
 		{"as good as the host's", []float64{5.1234e6, 5.2345e6}, []float64{5.3e6, 5.4e6}, true},
+		{"stamped late", []float64{16.1e6, 15.9e6}, []float64{10e3, 30.5e6}, true},
 		{"nothing", nil, nil, false},
 	} {
 		e := EngineResult{Work: map[string]Samples{"cpu": {Own: c.own, Host: c.host}}}
