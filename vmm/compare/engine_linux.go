@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -175,14 +177,22 @@ func removeCgroup(dir string) error {
 			}
 		}
 	}
-	// A process that has just ended may still be counted.
-	for range 20 {
+	// What is in it dies: it was made for the comparison. A process that has
+	// just ended may still be counted.
+	for deadline := time.Now().Add(removeTime / 2); ; time.Sleep(25 * time.Millisecond) {
 		if err = os.Remove(dir); err == nil || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
-		time.Sleep(25 * time.Millisecond)
+		if time.Now().After(deadline) {
+			return err
+		}
+		b, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		for _, f := range strings.Fields(string(b)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid > 1 {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // it may be gone
+			}
+		}
 	}
-	return err
 }
 
 // cgroupMounts are the mount points of all cgroup hierarchies.

@@ -132,7 +132,7 @@ func testSuccess(t *testing.T, c *comparison) {
 	if o.reached.Before(in.began) || in.ended.Before(o.reached) {
 		t.Errorf("began %v, reached %v, ended %v: not in that order", in.began, o.reached, in.ended)
 	}
-	if len(o.begins) != 1 || len(o.ends) != 1 || o.own["files"] <= 0 {
+	if _, timed := o.own["files"]; len(o.begins) != 1 || len(o.ends) != 1 || !timed { // a coarse clock may say 0
 		t.Errorf("the workload did not run: %+v", o)
 	}
 	if want := uint64(1 + 99*100/2); o.sum != want {

@@ -49,7 +49,7 @@ func TestGuestComparison(t *testing.T) {
 		if len(e.Scale) != 2 || e.Scale[1].Instances != 2 || e.Scale[1].Memory.Total() <= e.Scale[0].Memory.Total() {
 			t.Errorf("%s: two instances do not take more than one: %+v", name, e.Scale)
 		}
-		if !slices.ContainsFunc(e.CPU, func(p CPUPoint) bool { return p.Host+p.Guest > 0.2 }) {
+		if !slices.ContainsFunc(e.CPU, func(p CPUPoint) bool { return p.Host+p.Guest > 0.02 }) {
 			t.Errorf("%s was never busy", name)
 		}
 		if e.Kind == KindMachine && e.Scale[0].Memory.GuestRAM == 0 {
