@@ -66,6 +66,8 @@ func (g *guestShell) say(line string) {
 	}
 }
 
+func writeZeros(path string, size int) error { return os.WriteFile(path, make([]byte, size), 0o600) }
+
 // writer counts, and writes each number to a block of the disk before it says
 // that it has.
 const writer = `(i=0; while true; do i=$((i+1)); echo "block $i" | dd of=/dev/vda bs=512 seek=$i conv=notrunc 2>/dev/null; echo $i > /tmp/n; mv /tmp/n /tmp/count; sleep 0.02; done) &`
@@ -78,14 +80,14 @@ const checker = `n=$(cat /tmp/count); i=1; while [ $i -le $n ]; do
 // goes on from there finds on the disk what the guest has written, not more and
 // not less, and the snapshot does not change.
 func TestGuestIsSavedWhileItWrites(t *testing.T) {
-	for _, cpus := range []string{"1", "4"} {
-		t.Run(cpus+" CPUs", func(t *testing.T) {
+	for _, c := range []struct{ cpus, transport string }{{"1", "mmio"}, {"4", "mmio"}, {"4", "pci"}} {
+		t.Run(c.cpus+" CPUs "+c.transport, func(t *testing.T) {
 			top := t.TempDir()
 			img := filepath.Join(top, "disk")
-			if err := os.WriteFile(img, make([]byte, 4<<20), 0o600); err != nil {
+			if err := writeZeros(img, 4<<20); err != nil {
 				t.Fatal(err)
 			}
-			g := newGuestShell(t, "--cpus", cpus, "--disk", img+",id=data")
+			g := newGuestShell(t, "--cpus", c.cpus, "--transport", c.transport, "--disk", img+",id=data")
 			g.say(writer + "\nuntil [ -s /tmp/count ]; do sleep 0.02; done")
 			for i := range 2 {
 				time.Sleep(time.Duration(80+rand.IntN(150)) * time.Millisecond)
