@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 
 	"github.com/urfave/cli/v2"
 
@@ -32,8 +34,12 @@ func viewCommand() *cli.Command {
 				return t
 			}
 			s, err := web.Listen(c.String("listen"), o)
-			if err != nil {
-				return usagef("use --listen 127.0.0.1:0", "--listen: %w", err)
+			var taken *net.OpError
+			switch {
+			case errors.As(err, &taken):
+				return fmt.Errorf("--listen: %w: choose another address", err)
+			case err != nil:
+				return usagef("use --listen 127.0.0.1:0", "--listen %w", err)
 			}
 			first := ""
 			if len(names) == 1 {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -191,5 +192,29 @@ func TestViewRefusesOtherSites(t *testing.T) {
 		strings.TrimSuffix(bare, "/")+page+"api/machines"), &got))
 	if got != "refused" && !strings.HasPrefix(got, "status 4") {
 		t.Errorf("another site reads the machines: %s", got)
+	}
+}
+
+func TestViewMistakes(t *testing.T) {
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, c := range []struct {
+		args   []string
+		status int
+		want   string
+	}{
+		{[]string{"view", "absent"}, statusFailure, "no such machine"},
+		{[]string{"view", "--listen", "here"}, statusUsage, "HOST:PORT"},
+		{[]string{"view", "--listen", ":8080"}, statusUsage, "which address"},
+		{[]string{"view", "--listen", l.Addr().String()}, statusFailure, "choose another address"},
+		{[]string{"view", "--symbols", "/nonexistent"}, statusFailure, "/nonexistent"},
+	} {
+		if status, _, e := command(c.args...); status != c.status || !strings.Contains(e, c.want) || strings.Count(e, "\n") != 1 {
+			t.Errorf("%v: status %d, %q", c.args, status, e)
+		}
 	}
 }

@@ -146,6 +146,9 @@ function rail(id, label, tip) {
   };
 }
 
+// Exits whose names are KVM's own.
+const exitNames = { 'internal-error': 'completed', hlt: 'HLT' };
+
 const states = { runs: 'runs', halted: 'halted', waits: 'waits', unknown: 'no answer', paused: 'paused' };
 const meanings = { runs: 'it executes the guest', halted: 'HLT: it waits for an interrupt', waits: 'for INIT or the start-up IPI', unknown: 'a device holds it up, or it has not begun', paused: 'it stands still' };
 
@@ -177,7 +180,7 @@ class CPURoom {
     text(this.rip, 'RIP ' + (name || c.rip));
     attr(this.rip, 'title', c.rip);
     const top = Object.entries(exits).filter(([, r]) => r >= 0.5).sort((a, b) => b[1] - a[1]).slice(0, 3);
-    text(this.exits, top.length ? top.map(([k, r]) => `${k} ${rate(r)}`).join(' · ') : 'no exits');
+    text(this.exits, top.length ? top.map(([k, r]) => `${exitNames[k] || k} ${rate(r)}`).join(' · ') : 'no exits');
   }
 }
 
