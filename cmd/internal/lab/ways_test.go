@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,27 @@ func TestClonesOfLab12(t *testing.T) {
 	for _, want := range []string{"ready after", `clone A: "AV\n" after`, `clone B: "BV\n" after`, `clone C: "CV\n" after`} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
+// The later labs are the same on KVM, where there are two who run at a time.
+func TestGuestSolutionsOnKVM(t *testing.T) {
+	if _, err := os.Stat("/dev/kvm"); err != nil {
+		t.Skipf("no guest under KVM: %v", err)
+	}
+	for _, number := range []string{"9", "11", "12"} {
+		l, err := Find(number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		program, err := l.File("solution.bin")
+		if err != nil {
+			t.Fatal(err)
+		}
+		broken, err := l.Check(t.Context(), program, Options{Accel: "kvm", Limit: time.Minute})
+		if err != nil || len(broken) > 0 {
+			t.Errorf("lab %s: %q, %v", number, broken, err)
 		}
 	}
 }
