@@ -16,7 +16,7 @@ import (
 )
 
 // vitrineOK runs a command line that must succeed and returns what it printed.
-func vitrineOK(t *testing.T, args ...string) string {
+func vitrineOK(t testing.TB, args ...string) string {
 	t.Helper()
 	var out, errOut syncBuffer
 	if status := run(context.Background(), append([]string{"vitrine"}, args...), strings.NewReader(""), &out, &errOut); status != 0 {

@@ -31,7 +31,7 @@ func newCaches(t *testing.T) {
 	t.Setenv("VITRINE_STATE", filepath.Join(t.TempDir(), "run"))
 }
 
-func keptMachines(t *testing.T) int {
+func keptMachines(t testing.TB) int {
 	t.Helper()
 	return strings.Count(vitrineOK(t, "cache", "ls"), "machine: --accel soft")
 }
@@ -101,25 +101,30 @@ func freeAddress(t testing.TB) string {
 	return l.Addr().String()
 }
 
-// serverDisk is a disk with testdata/server: an archive.
-func serverDisk(t testing.TB) string {
+// buildServer builds testdata/server.
+func buildServer(t testing.TB) (path string) {
 	t.Helper()
 	tool, err := exec.LookPath("go")
 	if err != nil {
 		t.Skip("no go command to build the guest's server with")
 	}
-	dir := t.TempDir()
-	binary := filepath.Join(dir, "server")
-	build := exec.Command(tool, "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./testdata/server")
+	path = filepath.Join(t.TempDir(), "server")
+	build := exec.Command(tool, "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./testdata/server")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the server: %v\n%s", err, out)
 	}
+	return path
+}
+
+// serverDisk is a disk with a server: an archive.
+func serverDisk(t testing.TB, binary string) string {
+	t.Helper()
 	b, err := os.ReadFile(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(dir, "disk"))
+	f, err := os.Create(filepath.Join(t.TempDir(), "disk"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +174,7 @@ func TestGuestServerIsKeptListening(t *testing.T) {
 		}
 		seen[answer] = true
 	}
-	disk := serverDisk(t)
+	disk := serverDisk(t, buildServer(t))
 	note(ask(t, startServer(t, disk)))
 	for limit := time.Now().Add(time.Minute); keptMachines(t) == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
