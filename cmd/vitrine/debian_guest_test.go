@@ -183,7 +183,7 @@ func TestDebian(t *testing.T) {
 
 func bootDebian(t *testing.T, image, accel string, args []string, login time.Duration, release string) {
 	overlay := overlayOf(t, image)
-	args = slices.Concat([]string{"run", "--accel", accel, "--memory", "512M",
+	args = slices.Concat([]string{"run", "--accel", accel,
 		"--disk", overlay + ",format=qcow2,id=debian", "--root", "id=debian"}, args)
 	began := time.Now()
 	d := newDialog(t, program(t, args...))
