@@ -119,6 +119,10 @@ func TestGuestsSideBySide(t *testing.T) {
 	}
 }
 
+// panicWords is a program that says what a kernel says; the run must not end
+// by that.
+const panicWords = `echo "Kernel panic - not syncing: words"; printf 'Kernel panic - not syncing: words\n---[ end Kernel panic - not syncing: words ]---\n' > /dev/ttyS0; sleep 1; `
+
 func TestGuestEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg     vmm.Config
@@ -131,6 +135,8 @@ func TestGuestEnds(t *testing.T) {
 		"reboot, ACPI":    {cfg: vmm.Config{ACPI: true, CommandLine: "reboot=a"}, command: "reboot", cause: vmm.CauseReboot},
 		"reboot by a triple fault": {cfg: vmm.Config{CommandLine: "reboot=t"},
 			command: "reboot", cause: vmm.CauseReboot},
+		"panic without a restart": {cfg: vmm.Config{ACPI: true, CommandLine: "panic=0 initcall_blacklist=pvpanic_mmio_driver_init"},
+			command: panicWords + "echo c > /proc/sysrq-trigger", cause: vmm.CausePanic},
 		"panic": {cfg: vmm.Config{ACPI: true}, command: "echo c > /proc/sysrq-trigger", cause: vmm.CausePanic},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -146,7 +152,9 @@ func TestGuestEnds(t *testing.T) {
 				}
 				return
 			}
-			wantCause(t, err, c.cause)
+			if end := wantCause(t, err, c.cause); strings.Contains(end.Detail, "words") {
+				t.Errorf("ended by a program's words: %v", err)
+			}
 		})
 	}
 }

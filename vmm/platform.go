@@ -37,7 +37,7 @@ type platform struct {
 // addPlatform places the chips of a PC: the whole list of ports and lines.
 func (m *Machine) addPlatform() error {
 	p := &m.platform
-	p.console = consoleWatch{out: m.cfg.Console.Out, first: func() { m.times.mark(PhaseFirstByte) }}
+	p.console = consoleWatch{out: m.cfg.Console.Out, first: func() { m.times.mark(PhaseFirstByte) }, hangs: m.hangs}
 	com1, err := m.vm.Line(gsiCOM1)
 	if err != nil {
 		return err
@@ -143,6 +143,16 @@ func (m *Machine) panicked(events uint8) {
 	m.end(&StopError{Cause: CausePanic, VCPU: -1, Detail: detail})
 }
 
+// hangs is the guest kernel saying on its console that it has panicked and does
+// nothing more. Linux writes its console without interrupts of the UART's
+// (serial8250_console_write clears IER): what a program writes there, such as a
+// log with the same words, does not go out so.
+func (m *Machine) hangs(reason string) {
+	if reason != "" && m.platform.uart.Polled() {
+		m.end(&StopError{Cause: CausePanic, VCPU: -1, Detail: reason})
+	}
+}
+
 // PowerButton presses the machine's power button: a guest kernel with ACPI
 // shuts down.
 func (m *Machine) PowerButton() error { return m.platform.pm.PowerButton() }
@@ -172,17 +182,23 @@ func (m *Machine) stopIO() {
 type consoleWatch struct {
 	out   io.Writer // nil: nobody listens
 	first func()
+	hangs func(reason string) // the kernel has panicked and does nothing more
 	begun bool
+	last  [len(panicEnd)]byte
 
-	mu      sync.Mutex
-	matched int    // bytes of panicPrefix seen in a row
-	taking  bool   // the rest of the line is the reason
-	line    []byte // the reason
+	mu     sync.Mutex
+	taking bool   // the rest of the line is the reason
+	ending bool   // the rest of the line is the reason again, and the last that is said
+	line   []byte // the reason
 }
 
 // panicPrefix is what panic() in Linux's kernel/panic.c prints before the
-// reason.
-const panicPrefix = "Kernel panic - not syncing: "
+// reason, and panicEnd the same where no "panic=" timeout is set, so that it
+// goes on doing nothing for ever.
+const (
+	panicPrefix = "Kernel panic - not syncing: "
+	panicEnd    = "---[ end " + panicPrefix
+)
 
 func (w *consoleWatch) Write(p []byte) (int, error) {
 	if !w.begun {
@@ -199,19 +215,20 @@ func (w *consoleWatch) Write(p []byte) (int, error) {
 }
 
 func (w *consoleWatch) look(b byte) {
+	copy(w.last[:], w.last[1:])
+	w.last[len(w.last)-1] = b
 	switch {
 	case w.taking:
 		w.take(b)
-	case b == panicPrefix[w.matched]:
-		if w.matched++; w.matched == len(panicPrefix) {
-			w.mu.Lock()
-			w.matched, w.taking, w.line = 0, true, nil
-			w.mu.Unlock()
-		}
-	case b == panicPrefix[0]:
-		w.matched = 1
-	default:
-		w.matched = 0
+	case w.ending && b == '\n':
+		w.ending = false
+		w.hangs(w.panicLine())
+	case b == ' ' && string(w.last[:]) == panicEnd:
+		w.ending = true
+	case b == ' ' && string(w.last[len(panicEnd)-len(panicPrefix):]) == panicPrefix:
+		w.mu.Lock()
+		w.taking, w.line = true, nil
+		w.mu.Unlock()
 	}
 }
 

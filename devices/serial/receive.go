@@ -57,6 +57,13 @@ func (u *UART) Break() bool {
 // Space has a token when Receive may take more than it did before.
 func (u *UART) Space() <-chan struct{} { return u.space }
 
+// Polled says whether the driver has turned all interrupts off.
+func (u *UART) Polled() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.ier == 0
+}
+
 // Sent is the number of characters that the guest has sent.
 func (u *UART) Sent() uint64 {
 	u.mu.Lock()
