@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -82,39 +83,50 @@ func BenchmarkIdle(b *testing.B) {
 			p := r.start(b, "job=idle")
 			p.until("user space")
 			time.Sleep(2 * settled)
-			var wakes, guests, own []float64
+			var wakes, guests, own, files []float64
 			for range b.N {
 				before := usageOf(b, p.cmd.Process.Pid)
 				time.Sleep(10 * time.Second)
 				u := between(before, usageOf(b, p.cmd.Process.Pid))
 				wakes, guests = append(wakes, float64(u.wakes)), append(guests, float64(u.guests))
-				own = append(own, ownMemory(b, p.cmd.Process.Pid))
+				all, file := ownMemory(b, p.cmd.Process.Pid)
+				own, files = append(own, all), append(files, file)
 			}
 			b.ReportMetric(median(wakes), "wakeups/10s")
 			b.ReportMetric(median(guests), "CPU-wakeups/10s")
 			b.ReportMetric(median(own), "MiB-own")
+			b.ReportMetric(median(files), "MiB-file")
 			p.kill()
 		})
 	}
 }
 
-// ownMemory is a VMM's memory in MiB. The guest's RAM is the mapping that is as
+// ownMemory is a VMM's memory in MiB, and the part of it that are pages of
+// files, above all the program's. The guest's RAM is the mapping that is as
 // large.
-func ownMemory(b *testing.B, pid int) float64 {
+func ownMemory(b *testing.B, pid int) (own, file float64) {
 	b.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
+	smaps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer f.Close()
-	s, err := sumMappings(f, func(from, to uint64) bool { return to-from >= benchRAM && to-from < benchRAM*3/2 })
-	if err != nil {
+	files := map[uint64]bool{} // where mappings of files begin
+	for line := range strings.Lines(string(smaps)) {
+		var from, to uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); n == 2 && strings.Contains(line, "/") {
+			files[from] = true
+		}
+	}
+	isRAM := func(from, to uint64) bool { return to-from >= benchRAM && to-from < benchRAM*3/2 }
+	s, err1 := sumMappings(bytes.NewReader(smaps), isRAM)
+	f, err2 := sumMappings(bytes.NewReader(smaps), func(from, to uint64) bool { return files[from] && !isRAM(from, to) })
+	if err := errors.Join(err1, err2); err != nil {
 		b.Fatal(err)
 	}
 	if s.GuestPSS == 0 {
 		b.Fatal("none of its mappings is guest RAM")
 	}
-	return float64(s.Own) / (1 << 20)
+	return float64(s.Own) / (1 << 20), float64(f.GuestPSS) / (1 << 20)
 }
 
 // BenchmarkGuestReads has a Linux guest read 8 MiB from a disk past its page
