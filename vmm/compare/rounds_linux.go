@@ -19,9 +19,12 @@ func (c *comparison) rounds(ctx context.Context) error {
 				s.runs = r // it went worse than the first round let hope
 				continue
 			}
-			began := time.Now()
+			began, failures := time.Now(), len(s.out.Failures)
 			c.round(ctx, s)
 			s.cost = max(s.cost, time.Since(began))
+			if len(s.out.Failures) > failures && c.isSlow(s.cost) {
+				s.runs = r + 1 // it would fail again for as long
+			}
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -38,7 +41,8 @@ const densityPart = 0.15
 
 // share gives each engine the number of runs for which the time suffices that
 // the budget leaves after the first round: the same time to all that need more
-// than they can get, at least two runs unless the time runs out.
+// than they can get. It is at least two runs, except for engines that are so
+// slow that the others would have to pay for that.
 func (c *comparison) share() {
 	left := c.left() - c.reserve()
 	more := float64(c.cfg.Runs - 1)
@@ -48,8 +52,12 @@ func (c *comparison) share() {
 	}
 	limit := waterLevel(costs, more, float64(max(left, 0)))
 	for i, s := range c.engines {
-		if can := limit / max(costs[i], 1); can < more {
-			s.runs = 1 + max(int(can), 1)
+		least := 1
+		if c.isSlow(s.warm) {
+			least = 0
+		}
+		if can := limit / max(costs[i], 1); can < more && s.runs > 1 {
+			s.runs = 1 + max(int(can), least)
 		}
 	}
 }
@@ -62,6 +70,9 @@ func (c *comparison) reserve() time.Duration {
 	}
 	return t
 }
+
+// isSlow says whether a start that takes so long is a burden to the budget.
+func (c *comparison) isSlow(start time.Duration) bool { return start > c.cfg.Budget/40 }
 
 // left is what is left of the budget.
 func (c *comparison) left() time.Duration { return c.cfg.Budget - time.Since(c.began) }
@@ -87,19 +98,25 @@ func waterLevel(costs []float64, times, budget float64) float64 {
 	return high
 }
 
-// round is one start of the program that does nothing, and one with work.
+// round is one start of the program that does nothing, and one with work. Slow
+// engines have the latter only.
 func (c *comparison) round(ctx context.Context, s *subject) {
-	in, o, err := c.once(ctx, s, Job{List: "-"})
-	if err != nil {
-		s.fail(ctx, "start", err)
-		return
+	slow := c.isSlow(s.warm)
+	if !slow {
+		in, o, err := c.once(ctx, s, Job{List: "-"})
+		if err != nil {
+			s.fail(ctx, "start", err)
+			return
+		}
+		s.started(in, o)
 	}
-	s.out.Start = append(s.out.Start, float64(o.reached.Sub(in.began)))
-	s.out.Exit = append(s.out.Exit, float64(in.ended.Sub(in.began)))
-	s.out.Carry = append(s.out.Carry, float64(o.carry))
-	if _, o, err = c.once(ctx, s, Job{List: strings.Join(c.cfg.Workloads, ",")}); err != nil {
+	in, o, err := c.once(ctx, s, Job{List: strings.Join(c.cfg.Workloads, ",")})
+	if err != nil {
 		s.fail(ctx, "work", err)
 		return
+	}
+	if slow {
+		s.started(in, o)
 	}
 	if c.sum == 0 {
 		c.sum = o.sum
@@ -114,6 +131,17 @@ func (c *comparison) round(ctx context.Context, s *subject) {
 		v.Host = append(v.Host, float64(o.ends[i].Sub(o.begins[i])))
 		s.out.Work[w] = v
 	}
+}
+
+// started notes the times of a run that are no work.
+func (s *subject) started(in *instance, o *outcome) {
+	exit := in.ended.Sub(in.began)
+	if n := len(o.ends); n > 0 {
+		exit -= o.ends[n-1].Sub(o.begins[0])
+	}
+	s.out.Start = append(s.out.Start, float64(o.reached.Sub(in.began)))
+	s.out.Exit = append(s.out.Exit, float64(exit))
+	s.out.Carry = append(s.out.Carry, float64(o.carry))
 }
 
 func (s *subject) fail(ctx context.Context, what string, err error) {

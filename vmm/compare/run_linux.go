@@ -27,6 +27,7 @@ type comparison struct {
 type subject struct {
 	engine Engine
 	out    EngineResult
+	warm   time.Duration // of the run that warmed up
 	cost   time.Duration // of a round
 	runs   int
 }
@@ -181,7 +182,9 @@ func (c *comparison) warmUp(ctx context.Context) error {
 	var good []*subject
 	for i, s := range c.engines {
 		c.say("warming up: %s", s.out.Name)
+		began := time.Now()
 		o, err := c.firstRun(ctx, s)
+		s.warm = time.Since(began)
 		if ctx.Err() != nil {
 			c.engines = append(good, c.engines[i:]...)
 			return context.Cause(ctx)

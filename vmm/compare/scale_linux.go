@@ -22,6 +22,9 @@ func (c *comparison) watch(ctx context.Context) error {
 	least := time.Duration(float64(c.cfg.Budget) * densityPart / float64(max(1, len(c.engines))))
 	for i, s := range c.engines {
 		c.say("CPU over time, density: %s", s.out.Name)
+		if len(s.out.Start) == 0 && c.isSlow(s.warm) {
+			continue // it has failed already, slowly
+		}
 		limit := max(c.left()/time.Duration(len(c.engines)-i), watched+least)
 		if err := c.watchOne(ctx, s, limit); err != nil {
 			s.fail(ctx, "CPU over time, density", err)
