@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/vitrine-vmm/vitrine/vmm/compare"
 )
 
 func TestCompareRefuses(t *testing.T) {
@@ -102,4 +104,21 @@ func processesWith(words string) (found []string) {
 		}
 	}
 	return found
+}
+
+// TestCompareProgress: a bar that overwrites itself on a terminal, lines that
+// are not repeated elsewhere.
+func TestCompareProgress(t *testing.T) {
+	var bar, lines strings.Builder
+	for _, p := range []*progress{{w: &bar, tty: true}, {w: &lines}} {
+		p.show(compare.Progress{Part: 1, Parts: 4, What: "round 1 of 2: runc"})
+		p.show(compare.Progress{Part: 1, Parts: 4, What: "round 1 of 2: runc"})
+		p.done()
+	}
+	if s := bar.String(); strings.Contains(s, "\n") || !strings.Contains(s, "["+strings.Repeat("█", 6)+strings.Repeat("·", 18)+"]  25 %  round 1 of 2: runc") || !strings.HasSuffix(s, "\r\x1b[K") {
+		t.Errorf("the bar: %q", s)
+	}
+	if s := lines.String(); s != "vitrine: 1/4 round 1 of 2: runc\n" {
+		t.Errorf("the lines: %q", s)
+	}
 }
