@@ -36,21 +36,26 @@ func (c *comparison) rounds(ctx context.Context) error {
 	return nil
 }
 
-// densityPart is the part of the budget that is kept for density.
-const densityPart = 0.15
+// densityPart is the part of the budget that is kept for density, and leastPart
+// that which the rounds after the first have in any case.
+const (
+	densityPart = 0.15
+	leastPart   = 0.1
+)
 
 // share gives each engine the number of runs for which the time suffices that
 // the budget leaves after the first round: the same time to all that need more
 // than they can get. It is at least two runs, except for engines that are so
 // slow that the others would have to pay for that.
 func (c *comparison) share() {
-	left := c.left() - c.reserve()
+	// Quick engines do not go short because a slow one took all.
+	left := max(c.left()-c.reserve(), time.Duration(float64(c.cfg.Budget)*leastPart))
 	more := float64(c.cfg.Runs - 1)
 	costs := make([]float64, len(c.engines))
 	for i, s := range c.engines {
 		costs[i] = float64(s.cost)
 	}
-	limit := waterLevel(costs, more, float64(max(left, 0)))
+	limit := waterLevel(costs, more, float64(left))
 	for i, s := range c.engines {
 		least := 1
 		if c.isSlow(s.warm) {
