@@ -209,6 +209,7 @@ func workChart(r *Result, w *words) (*figure, error) {
 		}
 		if len(all) > 0 {
 			logarithmic(&p.X, all, 40)
+			p.X.Tick.Marker = decades{most: 4} // a panel is narrow
 			line = append(line, p)
 		}
 	}

@@ -110,20 +110,28 @@ func logarithmic(a *plot.Axis, x []float64, room float64) {
 	a.Min = math.Pow(10, math.Floor(math.Log10(low)))
 	a.Max = max(high*room, a.Min*10)
 	a.Scale = plot.LogScale{}
-	a.Tick.Marker = decades{}
+	a.Tick.Marker = decades{most: 8}
 }
 
-// decades marks powers of ten, and names them in plain digits.
-type decades struct{}
+// decades marks powers of ten, and names at most so many in plain digits.
+type decades struct{ most int }
 
 // Ticks implements plot.Ticker.
-func (decades) Ticks(low, high float64) []plot.Tick {
+func (d decades) Ticks(low, high float64) []plot.Tick {
 	var t []plot.Tick
+	all := int(math.Floor(math.Log10(high*1.001)-math.Log10(low))) + 1
+	every := (all + d.most - 1) / d.most
+	n := 0
 	for v := math.Pow(10, math.Round(math.Log10(low))); v <= high*1.001; v *= 10 {
-		t = append(t, plot.Tick{Value: v, Label: fmt.Sprintf("%g", math.Round(v*1e6)/1e6)})
+		tick := plot.Tick{Value: v, Label: " "} // a long mark without a name
+		if n%every == 0 {
+			tick.Label = fmt.Sprintf("%g", math.Round(v*1e6)/1e6)
+		}
+		t = append(t, tick)
 		for m := 2.0; m < 10 && v*m <= high*1.001; m++ {
 			t = append(t, plot.Tick{Value: v * m})
 		}
+		n++
 	}
 	return t
 }
