@@ -34,3 +34,13 @@ func (m *Machine) VirtioDevices() []virtio.Info {
 	}
 	return infos
 }
+
+// Instructions is how many instructions the software CPU has executed, of all
+// CPUs, when Run has returned; ok is false under KVM, which does not count.
+func (m *Machine) Instructions() (n uint64, ok bool) {
+	v, ok := m.vm.(softVM)
+	if !ok {
+		return 0, false
+	}
+	return v.Executed(), true
+}

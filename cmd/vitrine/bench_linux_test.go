@@ -300,6 +300,10 @@ func BenchmarkBoot(b *testing.B) {
 	}
 	report(b, "user-ms", time.Millisecond, names, user)
 	report(b, "exit-ms", time.Millisecond, names, end)
+	if len(user["qemu-tcg"]) > 0 { // two interpreters of the same guest: below 1 is faster than QEMU's
+		b.ReportMetric(float64(median(user["vitrine-soft"]))/float64(median(user["qemu-tcg"])), "soft/tcg-user")
+		b.ReportMetric(float64(median(end["vitrine-soft"]))/float64(median(end["qemu-tcg"])), "soft/tcg-exit")
+	}
 }
 
 // BenchmarkCommand is vitrine run -- true, with the embedded guest.
@@ -311,7 +315,7 @@ func BenchmarkCommand(b *testing.B) {
 	}
 	for _, accel := range accels {
 		b.Run(accel, func(b *testing.B) {
-			var user, end []float64
+			var user, end, count, rate []float64
 			for range b.N {
 				cmd := exec.Command(x.program, "run", "--accel", accel, "--memory", "128M", "--timings", "--", "true")
 				cmd.Env = append(os.Environ(), "VITRINE_CACHE="+testCache)
@@ -320,11 +324,31 @@ func BenchmarkCommand(b *testing.B) {
 					b.Fatalf("%v\n%s", err, out)
 				}
 				user, end = append(user, timing(b, out, "user space")), append(end, timing(b, out, "exit"))
+				if accel == "soft" {
+					n, r := executed(b, out)
+					count, rate = append(count, n), append(rate, r)
+				}
+			}
+			if accel == "soft" {
+				b.ReportMetric(median(count)/1e6, "Minstructions")
+				b.ReportMetric(median(rate), "MIPS")
 			}
 			b.ReportMetric(median(user), "user-ms")
 			b.ReportMetric(median(end), "exit-ms")
 		})
 	}
+}
+
+// executed reads the line of instructions: how many, and millions a second.
+func executed(b *testing.B, table []byte) (n, rate float64) {
+	b.Helper()
+	for line := range strings.Lines(string(table)) {
+		if _, err := fmt.Sscanf(line, "instructions %f %f M/s", &n, &rate); err == nil {
+			return n, rate
+		}
+	}
+	b.Fatalf("no instructions in %s", table)
+	return 0, 0
 }
 
 // timing reads a line of --timings, in milliseconds.

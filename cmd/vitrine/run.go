@@ -150,6 +150,7 @@ func (r *runner) once() (err error) {
 	}
 	if r.opt.timings {
 		printTimings(r.errOut.w, m.Timings())
+		printInstructions(r.errOut.w, m)
 	}
 	return err
 }
@@ -245,6 +246,18 @@ func printTimings(w io.Writer, t *vmm.Timings) {
 		fmt.Fprintf(w, "%-18s %13s %13s\n", r.phase, milliseconds(r.at.Sub(start)), milliseconds(r.at.Sub(last)))
 		last = r.at
 	}
+}
+
+// printInstructions prints how many instructions a software CPU has executed,
+// and how many a second from its first on, sleep included.
+func printInstructions(w io.Writer, m *vmm.Machine) {
+	n, ok := m.Instructions()
+	first, began := m.Timings().At(vmm.PhaseFirstRun)
+	exit, ended := m.Timings().At(vmm.PhaseExit)
+	if !ok || !began || !ended {
+		return
+	}
+	fmt.Fprintf(w, "%-18s %13d %10.1f M/s\n", "instructions", n, float64(n)/exit.Sub(first).Seconds()/1e6)
 }
 
 func milliseconds(d time.Duration) string {
