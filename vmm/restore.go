@@ -47,11 +47,8 @@ func Restore(cfg Config, s *snapshot.Snapshot) (*Machine, error) {
 
 // restoredConfig fills in what the snapshot says.
 func restoredConfig(cfg Config, s *snapshot.State) (Config, error) {
-	switch accel := Accelerator(s.Machine.Accel); {
-	case cfg.Accel == "" || cfg.Accel == string(AccelAuto):
+	if cfg.Accel == "" || cfg.Accel == string(AccelAuto) {
 		cfg.Accel = s.Machine.Accel
-	case cfg.Accel != s.Machine.Accel:
-		return cfg, fmt.Errorf("it was made with --accel %s, whose state %s cannot take", accel, cfg.Accel)
 	}
 	cfg.CPUs, cfg.Memory = s.Machine.CPUs, s.Machine.Memory
 	cfg.Transport, cfg.ACPI = Transport(s.Machine.Transport), s.Machine.ACPI
@@ -129,6 +126,9 @@ func (m *Machine) buildSaved() error {
 		return err
 	}
 	if err := CheckCPUID(s.CPUID, supported); err != nil {
+		if made := s.Machine.Accel; made != m.cfg.Accel {
+			err = fmt.Errorf("it was made with --accel %s, and --accel %s is another processor: %w", made, m.cfg.Accel, err)
+		}
 		return err
 	}
 	m.cpuid = s.CPUID

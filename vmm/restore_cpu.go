@@ -16,8 +16,9 @@ func (c *vcpu) load(s *snapshot.CPU) error {
 	if !ok {
 		return errStateless
 	}
-	if size := c.m.xsaveSize(); len(s.XSave) != size {
-		return fmt.Errorf("an XSAVE area of %d bytes, and CPUs of this host have %d", len(s.XSave), size)
+	area, err := fitXSave(s.XSave, c.m.xsaveSize())
+	if err != nil {
+		return err
 	}
 	c.setRate(s.TSCkHz)
 	steps := []struct {
@@ -28,7 +29,7 @@ func (c *vcpu) load(s *snapshot.CPU) error {
 		{"page-directory pointers", func() error { return loadPDPTRs(cpu, s.PDPTRs) }},
 		{"general registers", func() error { return cpu.SetRegs(&s.Regs) }},
 		{"XCR0", func() error { return cpu.SetXCR0(s.XCR0) }},
-		{"vector state", func() error { return cpu.SetXSave(s.XSave) }},
+		{"vector state", func() error { return cpu.SetXSave(area) }},
 		{"debug registers", func() error { return cpu.SetDebugRegs(&s.Debug) }},
 		{"local APIC", func() error { return cpu.SetLAPIC(&s.LAPIC) }},
 		{"model-specific registers", func() error { return c.loadMSRs(cpu, s.MSRs) }},
@@ -44,6 +45,23 @@ func (c *vcpu) load(s *snapshot.CPU) error {
 		return t.ClockStopped()
 	}
 	return nil
+}
+
+// fitXSave makes an XSAVE area (standard format, SDM vol. 1, 13.4) one of size
+// bytes: what it is longer by must hold nothing, and what it is shorter by is of
+// components in their initial state.
+func fitXSave(area []byte, size int) ([]byte, error) {
+	if len(area) == size {
+		return area, nil
+	}
+	fit := make([]byte, size)
+	n := copy(fit, area)
+	for _, b := range area[n:] {
+		if b != 0 {
+			return nil, fmt.Errorf("an XSAVE area of %d bytes in use, and CPUs here have %d", len(area), size)
+		}
+	}
+	return fit, nil
 }
 
 func loadPDPTRs(c statefulCPU, p *[4]uint64) error {
@@ -111,12 +129,28 @@ func setAll(cpu statefulCPU, list []snapshot.MSR) error {
 	return cpu.SetMSRs(values)
 }
 
+// describes says whether a register does no more than describe the processor or
+// its firmware (SDM vol. 4, table 2-2; HWCR: AMD's APM vol. 2, 3.2.10). A guest
+// looks at them when it boots. 0x480 and up are of VMX.
+func describes(index uint32) bool {
+	switch index {
+	case 0x17, 0x8b, 0xce, 0xfe, 0x10a, 0x345, 0xc0010015: // PLATFORM_ID, BIOS_SIGN_ID, PLATFORM_INFO, MTRRCAP, ARCH_CAPABILITIES, PERF_CAPABILITIES, HWCR
+		return true
+	}
+	const kvmFirst, kvmLast = 0x4b564d00, 0x4b564dff // CheckCPUID sees to it that the guest was not shown them
+	return index >= 0x480 && index <= 0x493 || index >= kvmFirst && index <= kvmLast
+}
+
 func setMSR(cpu statefulCPU, m snapshot.MSR) error {
 	err := setAll(cpu, []snapshot.MSR{m})
 	if err == nil {
 		return nil
 	}
-	if is, e := cpu.MSRs(m.Index); e == nil && slices.Contains(is, x86.MSR{Index: m.Index, Data: m.Data}) {
+	is, e := cpu.MSRs(m.Index)
+	switch {
+	case e == nil && slices.Contains(is, x86.MSR{Index: m.Index, Data: m.Data}):
+		return nil
+	case e != nil && (m.Data == 0 || describes(m.Index)): // another accelerator's
 		return nil
 	}
 	return err

@@ -354,7 +354,6 @@ func TestRestoreRefuses(t *testing.T) {
 				}
 			}
 		}, "avx512bw"},
-		"accelerator":  {func(c *vmm.Config, _ *snapshot.State) { c.Accel = "kvm" }, "--accel soft"},
 		"no device":    {func(c *vmm.Config, _ *snapshot.State) { c.Devices = nil }, "the machine had 1"},
 		"other device": {func(c *vmm.Config, _ *snapshot.State) { c.Devices = []virtio.Device{rng.New("x", nil)} }, "was rng"},
 	} {

@@ -34,6 +34,7 @@ func restoreCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "publish", Aliases: []string{"p"}, Usage: "`PORTS` instead of those that it had"},
 			&cli.StringSliceFlag{Name: "disk", Usage: "`ID=FILE` keeps the disk ID (or vda, vdb…) in FILE, which is made"},
 			&cli.StringFlag{Name: "console", Usage: "`WHERE` the serial port goes: stdio, none or a file"},
+			&cli.StringFlag{Name: "accel", Usage: "`WHAT` executes the guest: kvm or soft (default: what did)"},
 			&cli.BoolFlag{Name: "prefetch", Usage: "read ahead what of memory the first machine with this flag has needed; the first one, all"},
 			&cli.BoolFlag{Name: "verify", Usage: "read all of memory first, and compare its checksums"},
 			&cli.BoolFlag{Name: "timings", Usage: "say at the end where the time went"},
@@ -122,7 +123,7 @@ func openSaved(dir string) (*snapshot.Snapshot, *savedRun, error) {
 // commandLine is that of the machine that was saved, with what the flags of
 // restore change.
 func (r *restoring) commandLine(c *cli.Context) (line []string, err error) {
-	for _, name := range []string{"name", "console", "state"} {
+	for _, name := range []string{"name", "console", "accel", "state"} {
 		if c.IsSet(name) {
 			line = append(line, "--"+name+"="+c.String(name))
 		}

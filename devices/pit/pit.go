@@ -41,11 +41,17 @@ type PIT struct {
 func New(clock Clock, irq func() error) *PIT {
 	p := &PIT{clock: clock, irq: irq}
 	for i := range p.ch {
-		p.ch[i] = x86.PITChannel{RWMode: 3, ReadState: 3, WriteState: 3, Mode: 3, Gate: 1}
+		p.ch[i] = fresh
 	}
 	p.ch[2].Gate = 0
 	return p
 }
+
+// fresh is a counter that nobody has programmed; unprogrammed is KVM's mode for
+// one.
+var fresh = x86.PITChannel{RWMode: 3, ReadState: 3, WriteState: 3, Mode: 3, Gate: 1}
+
+const unprogrammed = 0xff
 
 // States of reading and writing a 16-bit count are its RW modes (1 low byte, 2
 // high byte, 3 both) and highNext, for the second of both.
@@ -404,6 +410,11 @@ func (p *PIT) State() x86.PIT {
 // SetState takes a state, if it is one that a timer can have.
 func (p *PIT) SetState(s x86.PIT) error {
 	for k, c := range s.Channels {
+		if c.Mode == unprogrammed && c.Gate <= 1 {
+			s.Channels[k] = fresh
+			s.Channels[k].Gate = c.Gate
+			continue
+		}
 		if c.Count > 1<<16 || c.Mode > 5 || c.RWMode > word || c.RWMode == 0 || c.BCD > 1 || c.Gate > 1 ||
 			c.ReadState > highNext || c.WriteState > highNext || c.CountLatched > highNext {
 			return fmt.Errorf("timer state: counter %d cannot be so: %+v", k, c)
