@@ -60,7 +60,7 @@ func completionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "completion", Usage: "print a script that completes commands, flags and machines' names in a shell", OnUsageError: onUsageError,
 		Action: func(c *cli.Context) error {
-			return usagef("vitrine completion bash, zsh or fish", "vitrine completion: for which shell?")
+			return usagef("vitrine completion bash, zsh or fish", "completion: want a shell that it is for")
 		},
 		Subcommands: []*cli.Command{script("bash", bashCompletion), script("zsh", zshCompletion), script("fish", fishCompletion)},
 	}

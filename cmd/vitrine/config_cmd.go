@@ -17,14 +17,14 @@ func configCommand() *cli.Command {
 	return &cli.Command{
 		Name: "config", Usage: "check machine files", OnUsageError: onUsageError,
 		Action: func(c *cli.Context) error {
-			return usagef("vitrine config check FILE, or vitrine config schema", "vitrine config: want a command")
+			return usagef("vitrine config check FILE, or vitrine config schema", "config: want a command")
 		},
 		Subcommands: []*cli.Command{
 			{
 				Name: "check", ArgsUsage: "FILE…", Usage: "name line and field of each mistake", OnUsageError: onUsageError,
 				Action: func(c *cli.Context) error {
 					if !c.Args().Present() {
-						return usagef("vitrine config check FILE", "vitrine config check: which file?")
+						return usagef("vitrine config check FILE", "config check: want a file")
 					}
 					failed := false
 					for _, path := range c.Args().Slice() {
@@ -62,7 +62,7 @@ func downCommand() *cli.Command {
 		Name: "down", ArgsUsage: "FILE", OnUsageError: onUsageError,
 		Usage: "stop all machines of a file, and forget them",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "time", Aliases: []string{"t"}, Usage: "`TIME` that guests have to turn themselves off", Value: graceful},
+			&cli.StringFlag{Name: "time", Aliases: []string{"t"}, Usage: "`TIME` that guests have to turn themselves off", Value: graceful.String()},
 			stateFlag(),
 		},
 		Action: func(c *cli.Context) error { return withFile(c, down) },
@@ -72,7 +72,7 @@ func downCommand() *cli.Command {
 // withFile reads the file of up and down.
 func withFile(c *cli.Context, do func(*cli.Context, *control.Dir, *config.File) error) error {
 	if c.NArg() != 1 {
-		return usagef("vitrine "+c.Command.Name+" FILE", "vitrine %s: want one file", c.Command.Name)
+		return usagef("vitrine "+c.Command.Name+" FILE", "%s: want one file", c.Command.Name)
 	}
 	f, err := loadConfig(c, c.Args().First())
 	if err != nil {
@@ -137,10 +137,11 @@ func down(c *cli.Context, dir *control.Dir, f *config.File) error {
 			names = append(names, m.Name)
 		}
 	}
-	if len(names) == 0 {
-		return nil
+	grace, err := parseWait(c.String("time"))
+	if len(names) == 0 || err != nil {
+		return err
 	}
 	return onEach(c, names, func(ctx context.Context, name string) error {
-		return downOne(ctx, dir, name, c.Duration("time"))
+		return downOne(ctx, dir, name, grace)
 	})
 }

@@ -30,11 +30,11 @@ func cpCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
-				return usagef("vitrine cp NAME:PATH PATH, or vitrine cp PATH NAME:PATH", "vitrine cp: want two paths")
+				return usagef("vitrine cp NAME:PATH PATH, or vitrine cp PATH NAME:PATH", "cp: want two paths")
 			}
 			from, to := splitPlace(c.Args().Get(0)), splitPlace(c.Args().Get(1))
 			if (from.machine == "") == (to.machine == "") {
-				return usagef("vitrine cp NAME:PATH PATH, or vitrine cp PATH NAME:PATH", "vitrine cp: one of the paths must be in a machine")
+				return usagef("vitrine cp NAME:PATH PATH, or vitrine cp PATH NAME:PATH", "cp: one of the paths must be in a machine")
 			}
 			client, err := agentOf(c, from.machine+to.machine)
 			if err != nil {

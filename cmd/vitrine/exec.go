@@ -35,7 +35,7 @@ func execCommand() *cli.Command {
 func execInMachine(c *cli.Context) error {
 	args := append(c.Args().Slice(), guestCommand(c)...)
 	if len(args) == 0 {
-		return usagef("vitrine ps lists machines", "vitrine exec: in which machine?")
+		return usagef("vitrine ps lists them", "exec: want the name of a machine")
 	}
 	for _, e := range c.StringSlice("env") {
 		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {

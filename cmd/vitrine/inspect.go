@@ -22,7 +22,7 @@ func inspectCommand() *cli.Command {
 		BashComplete: completeNames,
 		Action: func(c *cli.Context) error {
 			if !c.Args().Present() {
-				return usagef("vitrine ps lists machines", "vitrine inspect: which machine?")
+				return usagef("vitrine ps lists them", "inspect: want the name of a machine")
 			}
 			dir, err := openState(c)
 			if err != nil {

@@ -33,6 +33,7 @@ type live struct {
 
 	mu     sync.Mutex
 	m      *vmm.Machine // nil between two machines, and at the end
+	ran    bool         // there was an m
 	l      *launch
 	killed error // Kill was called, and with it this
 	record control.Record
@@ -114,7 +115,7 @@ func (v *live) note(state control.State) {
 // show begins to show m to others, at the control socket too.
 func (v *live) show(m *vmm.Machine, l *launch) error {
 	v.mu.Lock()
-	v.m, v.l = m, l
+	v.m, v.l, v.ran = m, l, true
 	killed := v.killed
 	v.mu.Unlock()
 	if killed != nil {
@@ -197,7 +198,7 @@ func (v *live) finish(err error) {
 	_ = v.hub.Close()
 	v.logs.close()
 	if v.claim != nil {
-		if v.opt.keepRecord() {
+		if v.opt.keepRecord() && v.ran { // else its user has been told why not
 			rerr = errors.Join(rerr, v.claim.Release())
 		} else {
 			rerr = errors.Join(rerr, v.claim.Forget())

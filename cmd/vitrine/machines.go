@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -66,7 +67,7 @@ func machineNames(c *cli.Context) ([]string, error) {
 // atLeastOne refuses a command without names.
 func atLeastOne(c *cli.Context, names []string) error {
 	if len(names) == 0 {
-		return usagef("vitrine ps lists machines", "vitrine %s: of which machine?", c.Command.Name)
+		return usagef("vitrine ps lists them", "%s: want the name of a machine", c.Command.Name)
 	}
 	return nil
 }
@@ -77,7 +78,7 @@ func exactlyOne(c *cli.Context, names []string) (string, error) {
 		return "", err
 	}
 	if len(names) > 1 {
-		return "", usagef("name one", "vitrine %s: %d machines", c.Command.Name, len(names))
+		return "", usagef("name one", "%s: %d machines", c.Command.Name, len(names))
 	}
 	return names[0], nil
 }
@@ -147,13 +148,25 @@ func resumeCommand() *cli.Command {
 func stopCommand() *cli.Command {
 	return machineCommand("stop", "NAME…", "ask guests to turn themselves off, and end those that do not",
 		func(c *cli.Context, dir *control.Dir, names []string) error {
-			grace := c.Duration("time")
-			if grace < 0 {
-				return usagef("such as 10s", "--time %v: not a time to wait", grace)
+			grace, err := parseWait(c.String("time"))
+			if err != nil {
+				return err
 			}
 			return onEach(c, names, func(ctx context.Context, name string) error { return stopMachine(ctx, dir, name, grace) })
 		},
-		&cli.DurationFlag{Name: "time", Aliases: []string{"t"}, Usage: "`TIME` that a guest has for it", Value: graceful})
+		&cli.StringFlag{Name: "time", Aliases: []string{"t"}, Usage: "`TIME` that a guest has for it", Value: graceful.String()})
+}
+
+// parseWait reads a time to wait, such as 10s, 2m or, in seconds, 10.
+func parseWait(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if n, e := strconv.ParseUint(s, 10, 31); e == nil {
+		d, err = time.Duration(n)*time.Second, nil
+	}
+	if err != nil || d < 0 {
+		return 0, usagef("such as 10s", "--time %s: not a time to wait", quote(s))
+	}
+	return d, nil
 }
 
 // stopMachine returns when the machine's process has ended.

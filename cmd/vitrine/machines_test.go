@@ -330,6 +330,20 @@ func TestExitStatusOfACommandInTheBackground(t *testing.T) {
 	if got := want(t, "logs", "seven"); !strings.Contains(got, "last words") {
 		t.Errorf("logs: %q", got)
 	}
+	start(t, "absent", "--", "no-such-program")
+	if status, _, stderr := command("wait", "absent"); status != 127 {
+		t.Errorf("wait for one that cannot run: status %d, %s", status, stderr)
+	}
+	if got := want(t, "logs", "absent"); !strings.Contains(got, "no-such-program") {
+		t.Errorf("logs of one that cannot run: %q", got)
+	}
+	// A machine that never ran leaves nothing: its user has been told.
+	if status, _, stderr := command("run", "--detach", "--accel", "soft", "--name", "never", "--net", "bridge=none-such"); status != statusFailure || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("without its bridge: status %d, %q", status, stderr)
+	}
+	if got := want(t, "ps", "-a"); strings.Contains(got, "never") {
+		t.Errorf("ps -a lists %q", got)
+	}
 	if status, _, stderr := command("exec", "seven", "true"); status != statusFailure {
 		t.Errorf("exec: status %d, %s", status, stderr)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/control"
 )
@@ -180,6 +181,19 @@ func TestCompletionSuggestsMachines(t *testing.T) {
 		var out bytes.Buffer
 		if got := run(context.Background(), []string{"vitrine", "completion", shell}, nil, &out, io.Discard); got != 0 || !strings.Contains(out.String(), "--generate-bash-completion") {
 			t.Errorf("%s: status %d", shell, got)
+		}
+	}
+}
+
+func TestTimesToWait(t *testing.T) {
+	for text, want := range map[string]time.Duration{"10s": 10 * time.Second, "1m30s": 90 * time.Second, "5": 5 * time.Second, "0": 0} {
+		if got, err := parseWait(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "soon", "-1s", "-5", "1e9"} {
+		if got, err := parseWait(text); err == nil {
+			t.Errorf("%q: %v", text, got)
 		}
 	}
 }

@@ -175,7 +175,7 @@ func balloonCommand() *cli.Command {
 		BashComplete: completeNames,
 		Action: func(c *cli.Context) error {
 			if n := c.NArg(); n != 1 && n != 2 {
-				return usagef("vitrine balloon NAME SIZE", "vitrine balloon: want a machine and a size")
+				return usagef("vitrine balloon NAME SIZE", "balloon: want a machine and a size")
 			}
 			dir, err := openState(c)
 			if err != nil {

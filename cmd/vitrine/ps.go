@@ -25,7 +25,7 @@ func psCommand() *cli.Command {
 		},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return usagef("vitrine inspect NAME shows one machine", "vitrine ps takes no names")
+				return usagef("vitrine inspect NAME shows one machine", "ps takes no names")
 			}
 			dir, err := openState(c)
 			if err != nil {

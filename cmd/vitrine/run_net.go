@@ -163,10 +163,10 @@ func (l *launch) openUserNet(cfg *virtionet.Config, n netOption, publish []usern
 func (l *launch) openTap(cfg *virtionet.Config, n netOption, cpus int) error {
 	t, err := tap.Open(tap.Config{Name: n.tap, Bridge: n.bridge, Queues: cpus})
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("TAP device %s: %w: run as root, let root make it for you (ip tuntap add dev NAME mode tap user $USER vnet_hdr), or use --net user", n.tap, err)
+		return fmt.Errorf("--net: %w: run as root, let root make it for you (ip tuntap add dev NAME mode tap user $USER vnet_hdr), or use --net user", err)
 	}
 	if err != nil {
-		return fmt.Errorf("TAP device %s: %w", n.tap, err)
+		return fmt.Errorf("--net: %w", err)
 	}
 	l.onClose(t.Close)
 	cfg.Backend = t

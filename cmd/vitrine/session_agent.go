@@ -94,6 +94,9 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 		return context.Cause(ctx)
 	case errors.As(err, &refused):
 		s.say.say("%v", refused) // "in the guest: …"
+		if s.errs != s.say.w { // in the background nobody hears that
+			fmt.Fprintf(s.errs, "vitrine: %v\n", refused)
+		}
 		return exitStatus(refused.ExitCode())
 	case err != nil:
 		return fmt.Errorf("run %s: %w", quote(s.argv[0]), err)
