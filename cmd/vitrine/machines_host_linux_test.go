@@ -187,11 +187,9 @@ func TestAllKilledAtOnce(t *testing.T) {
 	dir := newState(t)
 	sockets := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
-	var names []string
 	var cmds []*exec.Cmd
 	for i := range 8 {
 		name := fmt.Sprintf("k%d", i)
-		names = append(names, name)
 		cmds = append(cmds, beginRun(t, "run", "--detach", "--accel", "soft", "--memory", "96M", "--name", name,
 			"--vsock", filepath.Join(sockets, name), "--share", sockets+":share:ro"))
 	}
