@@ -94,7 +94,7 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 		return context.Cause(ctx)
 	case errors.As(err, &refused):
 		s.say.say("%v", refused) // "in the guest: …"
-		if s.errs != s.say.w { // in the background nobody hears that
+		if s.errs != s.say.w {   // in the background nobody hears that
 			fmt.Fprintf(s.errs, "vitrine: %v\n", refused)
 		}
 		return exitStatus(refused.ExitCode())
