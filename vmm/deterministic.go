@@ -39,7 +39,7 @@ func (m *Machine) readInput() error {
 		return errors.New("the console's input is longer than 64 MiB")
 	}
 	if s := m.kept.from; s != nil {
-		b = b[len(b)-min(len(b), savedMoment(s.State.Deterministic).Input):]
+		b = b[len(b)-max(min(len(b), savedMoment(s.State.Deterministic).Input), 0):]
 	}
 	if len(b) > 0 {
 		m.input = b

@@ -137,6 +137,9 @@ func readRecordedRun(b json.RawMessage) (*recordedRun, error) {
 func (run *recordedRun) options() (o *runOptions, err error) {
 	line := []string{"vitrine", "run"}
 	for _, f := range run.Flags {
+		if slices.Contains(notRecorded, f.Name) || f.Name == "pmem" {
+			return nil, fmt.Errorf("the recording's machine has --%s, which no recording keeps: it is damaged", f.Name)
+		}
 		line = append(line, "--"+f.Name+"="+f.Value)
 	}
 	app := newApp(bytes.NewReader(nil), io.Discard, io.Discard)
@@ -151,5 +154,20 @@ func (run *recordedRun) options() (o *runOptions, err error) {
 	case o == nil || !o.deterministic:
 		return nil, errors.New("the recording's machine is not deterministic")
 	}
-	return o, nil
+	return o, run.harmless(o)
+}
+
+// harmless refuses what would write to the host's files: a recording may come
+// from somebody else.
+func (run *recordedRun) harmless(o *runOptions) error {
+	for _, d := range o.disks {
+		if !d.ReadOnly {
+			return fmt.Errorf("the recording's machine would write to %s", d.Path)
+		}
+	}
+	switch o.console {
+	case "", "stdio", "none", os.DevNull:
+		return nil
+	}
+	return fmt.Errorf("the recording's machine would write to %s", o.console)
 }

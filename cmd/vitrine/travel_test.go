@@ -61,6 +61,29 @@ func TestEmbeddedGuestGoesBack(t *testing.T) {
 	}
 }
 
+// TestRecordingsAreHarmless: what a recording says of its machine makes nobody's
+// files others.
+func TestRecordingsAreHarmless(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(file, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kernel := tinyKernel(t, powerOff)
+	for _, f := range []givenFlag{{"disk", file}, {"console", file}, {"core", file}, {"pmem", file}, {"state", filepath.Dir(file)}, {"share", filepath.Dir(file) + ":x"}, {"net", "user"}, {"nonsense", "x"}} {
+		run := &recordedRun{Version: recordedRunVersion, Flags: []givenFlag{{"deterministic", "true"}, {"kernel", kernel}, f}}
+		if _, err := run.options(); err == nil {
+			t.Errorf("--%s was taken", f.Name)
+		}
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "kept" {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+	run := &recordedRun{Version: recordedRunVersion, Flags: []givenFlag{{"deterministic", "true"}, {"kernel", kernel}, {"disk", file + ",ro"}, {"console", os.DevNull}}}
+	if _, err := run.options(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOnlyDeterministicRecordingsGoBack(t *testing.T) {
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	dir := t.TempDir()
