@@ -85,6 +85,7 @@ type guest struct {
 	agent   *agent.Client
 	console *lines
 	ended   chan error
+	alive   context.Context // until the run has ended
 }
 
 // bootGuest boots the embedded guest on the machine that cfg describes and waits
@@ -124,7 +125,12 @@ func launch(t testing.TB, cfg vmm.Config) (g *guest, ready <-chan struct{}) {
 		cfg.Console.Out = g.console
 	}
 	g.m = newMachine(t, embeddedGuest(t, cfg))
-	go func() { g.ended <- g.m.Run(context.Background()) }()
+	alive, over := context.WithCancel(context.Background())
+	g.alive = alive
+	go func() {
+		defer over()
+		g.ended <- g.m.Run(context.Background())
+	}()
 	t.Cleanup(func() {
 		g.m.Stop(nil)
 		<-g.ended
@@ -164,7 +170,7 @@ func (g *guest) exec(argv ...string) (stdout, stderr string, status agent.Status
 
 func (g *guest) execWith(stdin *bytes.Reader, argv ...string) (stdout, stderr string, status agent.Status) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(g.alive, patience)
 	defer cancel()
 	var o, e bytes.Buffer
 	cmd := &agent.Command{Args: argv, Stdout: &o, Stderr: &e}
@@ -173,7 +179,7 @@ func (g *guest) execWith(stdin *bytes.Reader, argv ...string) (stdout, stderr st
 	}
 	status, err := g.agent.Exec(ctx, cmd)
 	if err != nil {
-		g.t.Fatalf("in the guest: %q: %v (so far %q, %q)", argv, err, o.String(), e.String())
+		g.t.Fatalf("in the guest: %q: %v (so far %q, %q)\n%s", argv, err, o.String(), e.String(), g.console)
 	}
 	return o.String(), e.String(), status
 }
@@ -231,10 +237,10 @@ func (g *guest) background(argv ...string) (wait func() string) {
 // put copies a file of the host's into the guest.
 func (g *guest) put(path string, data []byte, perm os.FileMode) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(g.alive, patience)
 	defer cancel()
 	if err := g.agent.Put(ctx, path, bytes.NewReader(data), agent.PutOptions{Mode: perm}); err != nil {
-		g.t.Fatalf("copy %s into the guest: %v", path, err)
+		g.t.Fatalf("copy %s into the guest: %v\n%s", path, err, g.console)
 	}
 }
 

@@ -36,7 +36,9 @@ import (
 // to have failed.
 
 // mostRetries is how often in a row: a real double fault there is the guest's.
-const mostRetries = 3
+// On a busy host the fault comes at one system call in hundreds, and then again
+// at the next attempt: three were too few.
+const mostRetries = 1000
 
 // syscalls is what is known of the guest's SYSCALL registers. They are read
 // when a system call enters at another address than the last, and again after

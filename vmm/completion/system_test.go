@@ -244,7 +244,7 @@ func TestEntryThatFaultedAgain(t *testing.T) {
 	clac := []byte{0x0f, 0x01, 0xca}
 	frame := []uint64{0, lstar, 0x10, x86.Flag1 | x86.FlagZF, 0x7fff_0000, 0x18}
 	b := newBench(t)
-	for i := range 3 {
+	for i := range 1000 {
 		b.userFault(frame...)
 		b.regs.RIP = 0x1000
 		res, err := b.Complete(clac, &b.regs, &b.s)
