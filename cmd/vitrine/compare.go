@@ -85,7 +85,11 @@ func comparison(c *cli.Context) (*compare.Result, error) {
 	res, err := compare.Run(ctx, *cfg)
 	bar.done()
 	if err != nil && ctx.Err() != nil && c.Context.Err() == nil {
-		fmt.Fprintln(c.App.ErrWriter, "vitrine: interrupted: everything that was started is gone")
+		if left := compare.Left(err); left != nil {
+			fmt.Fprintf(c.App.ErrWriter, "vitrine: interrupted; something is left: %v\n", left)
+		} else {
+			fmt.Fprintln(c.App.ErrWriter, "vitrine: interrupted: everything that was started is gone")
+		}
 		return nil, exitStatus(statusSignal + int(syscall.SIGINT))
 	}
 	return res, err

@@ -13,6 +13,7 @@
 package compare
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -42,6 +43,23 @@ type Config struct {
 
 	KernelsEmulated bool // the host's KVM emulates guest kernels
 	Progress        func(Progress)
+}
+
+// leftError says what a comparison could not clear up.
+type leftError struct{ err error }
+
+func (e *leftError) Error() string { return fmt.Sprintf("clear up: %v", e.err) }
+
+func (e *leftError) Unwrap() error { return e.err }
+
+// Left is what an error of Run's says of things that could not be removed; nil:
+// everything is gone.
+func Left(err error) error {
+	var l *leftError
+	if errors.As(err, &l) {
+		return l.err
+	}
+	return nil
 }
 
 // Progress is where a comparison stands.

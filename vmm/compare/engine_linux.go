@@ -195,9 +195,11 @@ func removeCgroup(dir string) error {
 	}
 }
 
-// cgroupMounts are the mount points of all cgroup hierarchies.
+// cgroupMounts are the mount points of all cgroup hierarchies. They are this
+// thread's: the process's are those of its first thread, which may be the one
+// from which a hierarchy is hidden (see spawner).
 func cgroupMounts() ([]string, error) {
-	b, err := os.ReadFile("/proc/self/mounts")
+	b, err := os.ReadFile("/proc/thread-self/mounts")
 	if err != nil {
 		return nil, err
 	}

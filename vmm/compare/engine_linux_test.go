@@ -207,7 +207,7 @@ func checkInstanceGone(t *testing.T, c *comparison, in *instance) {
 // mountsWith are the mount points with a word in their path.
 func mountsWith(t *testing.T, word string) []string {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/mounts")
+	b, err := os.ReadFile("/proc/thread-self/mounts")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,6 +126,10 @@ func (in *instance) wait(ctx context.Context) (*outcome, error) {
 		}
 		return nil, errors.Join(in.failure(bad), removed)
 	}
+	// On a busy host the end may be noticed before the mark is read.
+	if o.reached.After(in.ended) {
+		o.reached = in.ended
+	}
 	if code := in.cmd.ProcessState.ExitCode(); in.engine.Info().OwnStatus && code != o.status {
 		return nil, errors.Join(fmt.Errorf("exit status %d, and the program's was %d", code, o.status), removed)
 	}

@@ -248,7 +248,7 @@ func kernelCharge(dir string) uint64 {
 
 // unmountBelow unmounts what is mounted at a folder or below it.
 func unmountBelow(dir string) error {
-	b, err := os.ReadFile("/proc/self/mounts")
+	b, err := os.ReadFile("/proc/thread-self/mounts")
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,11 @@ func Run(ctx context.Context, cfg Config) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, c.close()) }()
+	defer func() {
+		if left := c.close(); left != nil {
+			err = errors.Join(err, &leftError{left})
+		}
+	}()
 	if err := c.measure(ctx); err != nil {
 		return nil, err
 	}
