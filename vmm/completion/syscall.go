@@ -28,17 +28,18 @@ import (
 // that jumps there) looks the same but for RCX and R11; there SYSCALL is what
 // the program could have executed as well.
 
-// Rarely, and on busy hosts alone, such a KVM delivers that page fault once more
-// after the completion. The stack is still the user's then, where SMAP forbids
-// the kernel to push, and the guest gets #DF, which has a stack of its own. Its entry begins with CLAC too, and what the guest had is
-// in the frame, now with the kernel's CS, error code 0 and the user's RSP. The
-// guest is set back to LSTAR where its page tables permit the fetch that is said
-// to have failed.
+// The exception has made CS what SYSCALL makes it, where the guest's gate and
+// STAR name the same segment, as Linux's do, and SS null, with which a 64-bit
+// kernel does as well. Then the system registers are not written: on busy hosts
+// such a KVM sometimes goes on as if in user mode after that, and the fetch at
+// LSTAR faults once more, each time it is tried. The stack is still the user's
+// then, where SMAP forbids the kernel to push, and the guest gets #DF, which has
+// a stack of its own. Its entry begins with CLAC too, and what the guest had is in
+// the frame, now with the kernel's CS, error code 0 and the user's RSP: the guest
+// is set back to LSTAR where its page tables permit the fetch.
 
 // mostRetries is how often in a row: a real double fault there is the guest's.
-// On a busy host the fault comes at one system call in hundreds, and then again
-// at the next attempt: three were too few.
-const mostRetries = 1000
+const mostRetries = 100
 
 // syscalls is what is known of the guest's SYSCALL registers. They are read
 // when a system call enters at another address than the last, and again after
@@ -101,6 +102,9 @@ func (e *Engine) syscallEntry() verdict {
 	}
 	e.op(OpSYSCALL)
 	e.r.RIP, e.r.RSP, e.r.RFLAGS = frame.rip, frame.rsp, frame.rflags|x86.Flag1
+	if s.CS.Selector == selector {
+		return moved // with CPL 0 and L set, or CLAC would not be here
+	}
 	s.CS = x86.Segment{Selector: selector, Limit: ^uint32(0), Type: 11, S: 1, Present: 1, L: 1, G: 1}
 	s.SS = x86.Segment{Selector: selector + 8, Limit: ^uint32(0), Type: 3, S: 1, Present: 1, DB: 1, G: 1}
 	e.res.Sregs = true
