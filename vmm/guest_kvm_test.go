@@ -112,9 +112,12 @@ func checkIdle(t *testing.T, g *guest) {
 	}
 }
 
-// Several CPUs under KVM.
-func TestGuestCPUsUnderKVM(t *testing.T) {
+// Several CPUs under KVM: many minutes where it emulates guest kernels.
+func TestCPUsUnderKVM(t *testing.T) {
 	needKVM(t)
+	if os.Getenv("VITRINE_SLOW") == "" {
+		t.Skip("boots four CPUs under KVM: set VITRINE_SLOW=1")
+	}
 	t.Parallel()
 	checkCPUs(t, bootGuest(t, vmm.Config{Accel: "kvm", CPUs: 4}), 4)
 }
