@@ -32,9 +32,12 @@ const (
 	// blocks of 128 KiB, not only where 4 MiB are free together.
 	ReportPages = "page_reporting.page_reporting_order=5"
 
-	// ByteCopiesAreSlow is for hosts where a turn of rep movsb costs as much as
-	// one of rep movsq: KVM without hardware virtualisation.
-	ByteCopiesAreSlow = "clearcpuid=erms,fsrm"
+	// EmulatedByKVM is for hosts whose KVM has no hardware virtualisation. A
+	// turn of rep movsb costs as much there as one of rep movsq; and the
+	// time-stamp counter, which a kernel prefers for its clock where the
+	// processor says that it never stops, is the host's: it has gone on while a
+	// guest was a snapshot, and after a reboot of the host it has gone back.
+	EmulatedByKVM = "clearcpuid=erms,fsrm clocksource=kvm-clock"
 )
 
 // Words of the command line that the default guest's init understands, each

@@ -156,7 +156,7 @@ func embeddedGuest(t testing.TB, cfg vmm.Config) vmm.Config {
 	cfg.PMEMImage, cfg.FixedImages = image(t, guestimages.RootFS), true
 	words := []string{guestimages.CommandLine, guestimages.FewerInstructions}
 	if cfg.Accel == "kvm" && vmm.KernelsEmulated() {
-		words = append(words, guestimages.ByteCopiesAreSlow)
+		words = append(words, guestimages.EmulatedByKVM)
 	}
 	cfg.CommandLine = strings.Join(append(words, cfg.CommandLine), " ")
 	return cfg

@@ -127,7 +127,7 @@ func machinesForComparison(cfg *compare.Config) (err error) {
 	cfg.KernelsEmulated = vmm.KernelsEmulated()
 	cfg.KernelWords = strings.Fields(guestimages.FewerInstructions)
 	if cfg.KernelsEmulated {
-		cfg.KernelWords = append(cfg.KernelWords, guestimages.ByteCopiesAreSlow)
+		cfg.KernelWords = append(cfg.KernelWords, guestimages.EmulatedByKVM)
 	}
 	cfg.Vitrine, err = os.Executable()
 	return err

@@ -48,7 +48,7 @@ func (l *launch) embeddedCommandLine(o *runOptions) string {
 	case o.accel == string(vmm.AccelSoft):
 		words = append(words, guestimages.FewerInstructions)
 	case vmm.KernelsEmulated():
-		words = append(words, guestimages.FewerInstructions, guestimages.ByteCopiesAreSlow)
+		words = append(words, guestimages.FewerInstructions, guestimages.EmulatedByKVM)
 	}
 	if o.detach {
 		words = append(words, guestimages.NoWakeUps)

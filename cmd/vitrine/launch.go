@@ -168,7 +168,7 @@ func (r *runner) heard(w io.Writer) io.Writer {
 const (
 	// fewerTurns is for the embedded kernels: what of
 	// guestimages.FewerInstructions leaves /sys complete.
-	fewerTurns = guestimages.ByteCopiesAreSlow + " rodata=off noreplace-smp"
+	fewerTurns = guestimages.EmulatedByKVM + " rodata=off noreplace-smp"
 
 	// plainCode is for kernels that we have not made. Such a KVM gives the
 	// guest all that the host's processor has, and distributions' kernels then
@@ -177,7 +177,7 @@ const (
 	// guest's XCR0 has no such state, so its programs do without too. The
 	// jitter generator measures itself for minutes, and ftrace looks up the name of
 	// each of its places; nothing needs either.
-	plainCode = "clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions nowatchdog"
+	plainCode = "clocksource=kvm-clock clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions nowatchdog"
 )
 
 // emulatedWords are the words for this host, each with a space behind it, where
