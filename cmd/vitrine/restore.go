@@ -292,8 +292,12 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 			return nil, errors.Join(err, m.Close())
 		}
 	}
-	if err != nil || !settles {
-		return m, err
+	if err != nil {
+		return nil, err
+	}
+	if !settles {
+		go l.resetConnections(s.run)
+		return m, nil
 	}
 	l.settles = true
 	ctx, cancel := context.WithCancel(context.Background())
@@ -312,8 +316,17 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 			l.log.Warn("the restored guest has not taken its new settings", "error", err)
 		}
 		a.agentReady()
+		l.resetConnections(s.run)
 	}()
 	return m, nil
+}
+
+// resetConnections ends what the guest had open through the user network of the
+// machine that was saved.
+func (l *launch) resetConnections(run *savedRun) {
+	if l.network != nil {
+		l.network.Reset(run.Connections)
+	}
 }
 
 // releaseNetwork lets clients of published ports through.

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vitrine-vmm/vitrine/vmm/disk"
+	"github.com/vitrine-vmm/vitrine/vmm/usernet"
 )
 
 // snapshotOptions are the parts of runOptions that snapshots need: the flags as
@@ -47,6 +48,8 @@ type savedRun struct {
 	Address   string `json:"address,omitempty"`
 	Gateway   string `json:"gateway,omitempty"`
 	DNS       string `json:"dns,omitempty"`
+
+	Connections []usernet.Connection `json:"connections,omitempty"` // through it
 }
 
 // savedDisk is a disk in a snapshot.

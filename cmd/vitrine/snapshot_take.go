@@ -89,6 +89,7 @@ func (l *launch) describe() *savedRun {
 	if n := l.network; n != nil {
 		run.Interface = fmt.Sprintf("eth%d", l.networkIndex)
 		run.MAC, run.Gateway, run.DNS = n.GuestMAC().String(), n.Gateway().String(), n.DNS().String()
+		run.Connections = n.Connections()
 		run.Address = fmt.Sprintf("%v/%d", n.GuestIP(), n.Subnet().Bits())
 	}
 	return run

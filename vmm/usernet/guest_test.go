@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,8 @@ type testGuest struct {
 	ep    *channel.Endpoint
 	eth   *ethernet.Endpoint
 	raw   chan []byte // if not nil, gets the frames instead of the stack
+
+	unplug func()
 }
 
 // newTestGuest plugs a guest with the network's address into n, which takes
@@ -69,8 +72,16 @@ func newTestGuest(t testing.TB, n *Network, offloads uint64) *testGuest {
 	if err := n.SetOffloads(offloads); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(g.stack.Destroy)
 	g.run()
 	return g
+}
+
+// move plugs the guest into another network, as if it were restored there.
+func (g *testGuest) move(n *Network) {
+	g.unplug()
+	g.n = n
+	g.run()
 }
 
 func (g *testGuest) run() {
@@ -99,13 +110,13 @@ func (g *testGuest) run() {
 			}
 		}
 	}()
-	g.t.Cleanup(func() {
+	g.unplug = sync.OnceFunc(func() {
 		cancel()
 		port.Wake()
 		<-done
 		<-done
-		g.stack.Destroy()
 	})
+	g.t.Cleanup(g.unplug)
 }
 
 func (g *testGuest) sendPacket(port virtionet.Port, pkt *stack.PacketBuffer) {

@@ -2,7 +2,9 @@ package usernet
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,6 +44,54 @@ func TestUnknownConnectionIsReset(t *testing.T) {
 				t.Errorf("%s: answer from %v with flags %v, sequence number %d", dst, from, tcp.Flags(), tcp.SequenceNumber())
 			}
 			break
+		}
+	}
+}
+
+// TestFormerConnectionsAreReset: a guest's programs that wait for an answer are
+// told that nobody will give one, whoever had begun the connection.
+func TestFormerConnectionsAreReset(t *testing.T) {
+	host, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	before := newTestNetwork(t, Config{Publish: []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:0"), Guest: 80}}}, nil)
+	g := newTestGuest(t, before, 0)
+	ours, err := g.dial(before.Gateway(), uint16(host.Addr().(*net.TCPAddr).Port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := g.listen(80)
+	client, err := net.Dial("tcp", before.Published()[0].Host.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	theirs, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var former []Connection
+	for deadline := time.Now().Add(10 * time.Second); len(former) != 2; former = before.Connections() {
+		if time.Now().After(deadline) {
+			t.Fatalf("connections %v", former)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	after := newTestNetwork(t, Config{}, nil)
+	g.move(after)
+	after.Reset(append(former, Connection{Guest: netip.MustParseAddrPort("10.0.2.99:80"), Peer: former[0].Peer}))
+	for _, c := range []net.Conn{ours, theirs} {
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if n, err := c.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "reset") {
+			t.Errorf("read from a former connection: %d bytes, %v", n, err)
+		}
+	}
+	before.Close()
+	for deadline := time.Now().Add(10 * time.Second); len(before.Connections()) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("connections of a closed network: %v", before.Connections())
 		}
 	}
 }

@@ -79,9 +79,11 @@ var copyBuffers = sync.Pool{New: func() any {
 	return &b
 }}
 
-// splice carries bytes between two connections until both directions have
-// ended, or one has failed, or the network is closed. It closes both.
-func (n *Network) splice(a, b net.Conn) {
+// splice carries bytes between a connection of the guest's and one of the host's
+// until both directions have ended, or one has failed, or the network is closed.
+// It closes both.
+func (n *Network) splice(a *gonet.TCPConn, b net.Conn) {
+	defer n.conns.add(a)()
 	closeBoth := func() {
 		a.Close()
 		b.Close()

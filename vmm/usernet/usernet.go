@@ -94,6 +94,8 @@ type Network struct {
 	tcp    chan struct{} // a token for each connection
 	udp    chan struct{} // a token for each flow
 
+	conns connections
+
 	published []Publish
 	released  chan struct{}
 	release   func() // closes released

@@ -29,6 +29,7 @@ var jobs = map[string]func(args []string) error{
 	"udp":     udp,
 	"take":    take,
 	"give":    give,
+	"toil":    toil,
 }
 
 func main() {
