@@ -24,24 +24,28 @@ type Segment struct {
 // Chain is a descriptor chain that the device holds: its device-readable
 // segments, then its device-writable ones, each wholly inside guest memory.
 // The guest may change the bytes at any moment: read once, check the copy, use
-// the copy. Segments without a byte are left out.
+// the copy. Segments without a byte are left out. Those that follow each other
+// in guest memory, as the pages of a large buffer often do, are one piece of
+// data: vectored I/O is cheaper the fewer pieces it has.
 type Chain struct {
 	head                     uint16
 	inFlight                 atomic.Bool
 	segs                     []Segment
+	readable                 int // how many of segs
 	data                     [][]byte
-	readable                 int // how many of segs and data
+	readableData             int         // how many of data
+	last                     memory.Addr // of the last of data
 	readableLen, writableLen uint32
 }
 
 // Head is the index of the chain's first descriptor: what names it until Push.
 func (c *Chain) Head() uint16 { return c.head }
 
-// Readable returns the device-readable segments in order, valid until Push.
-func (c *Chain) Readable() [][]byte { return c.data[:c.readable:c.readable] }
+// Readable returns the device-readable bytes in order, valid until Push.
+func (c *Chain) Readable() [][]byte { return c.data[:c.readableData:c.readableData] }
 
-// Writable returns the device-writable segments in order, valid until Push.
-func (c *Chain) Writable() [][]byte { return c.data[c.readable:] }
+// Writable returns the device-writable bytes in order, valid until Push.
+func (c *Chain) Writable() [][]byte { return c.data[c.readableData:] }
 
 // ReadableLen is the number of bytes in the readable segments.
 func (c *Chain) ReadableLen() uint32 { return c.readableLen }
@@ -107,7 +111,7 @@ func (q *Queue) take(head uint16) (*Chain, error) {
 		return nil, q.fault("2.7.6", "descriptor %d made available twice", head)
 	}
 	c.segs, c.data = c.segs[:0], c.data[:0]
-	c.readable, c.readableLen, c.writableLen = 0, 0, 0
+	c.readable, c.readableData, c.readableLen, c.writableLen = 0, 0, 0, 0
 	if err := q.walk(c, head); err != nil {
 		return nil, err
 	}
@@ -184,13 +188,36 @@ func (q *Queue) addSegment(c *Chain, d descriptor) error {
 	if err != nil {
 		return q.fault("2.7.5", "descriptor: %w", err)
 	}
-	c.segs = append(c.segs, Segment{d.addr, d.len})
-	c.data = append(c.data, data)
+	first := 0 // piece that data can be a part of
 	if writable {
+		first = c.readableData
 		c.writableLen += d.len
 	} else {
 		c.readableLen += d.len
 		c.readable++
 	}
+	c.segs = append(c.segs, Segment{d.addr, d.len})
+	if !q.join(c, first, d) {
+		c.data = append(c.data, data)
+		c.last = d.addr
+	}
+	if !writable {
+		c.readableData = len(c.data)
+	}
 	return nil
+}
+
+// join makes d, which was checked, a part of the last piece of data if it
+// follows it.
+func (q *Queue) join(c *Chain, first int, d descriptor) bool {
+	i := len(c.data) - 1
+	if i < first || c.last+memory.Addr(len(c.data[i])) != d.addr {
+		return false
+	}
+	whole, err := q.mem.Bytes(c.last, uint64(len(c.data[i]))+uint64(d.len))
+	if err != nil { // they lie in two regions
+		return false
+	}
+	c.data[i] = whole
+	return true
 }

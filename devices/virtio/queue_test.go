@@ -38,6 +38,53 @@ func mustPop(t testing.TB, q *virtio.Queue) *virtio.Chain {
 
 func join(segs [][]byte) []byte { return slices.Concat(segs...) }
 
+// TestPopJoinsNeighbours: descriptors of the same direction that follow each
+// other in one region of memory are one piece of data, and stay segments.
+func TestPopJoinsNeighbours(t *testing.T) {
+	const size = 1 << 20
+	mem := virtiotest.Memory(t, size)
+	if err := mem.AddAnonymous(size, 4096, memory.RAM); err != nil {
+		t.Fatal(err)
+	}
+	q, r := virtiotest.NewQueue(t, mem, 8, 0)
+	const next, write = virtiotest.DescNext, virtiotest.DescWrite
+	for i, d := range []virtiotest.Descriptor{
+		{Addr: 0x8000, Len: 16, Flags: next},
+		{Addr: 0x8010, Len: 48, Flags: next},
+		{Addr: 0x8040, Len: 8, Flags: next | write}, // follows, but the other direction
+		{Addr: 0x8048, Len: 8, Flags: next | write},
+		{Addr: 0x8048, Len: 8, Flags: next | write}, // again, so it does not follow
+		{Addr: size - 8, Len: 8, Flags: next | write},
+		{Addr: size, Len: 8, Flags: write}, // follows, in another region
+	} {
+		d.Next = uint16(i + 1)
+		r.SetDescriptor(uint16(i), d)
+	}
+	r.Offer(0)
+	c := mustPop(t, q)
+	lens := func(data [][]byte) (n []int) {
+		for _, b := range data {
+			n = append(n, len(b))
+		}
+		return n
+	}
+	if got := lens(c.Readable()); !slices.Equal(got, []int{64}) {
+		t.Errorf("readable pieces of %v bytes", got)
+	}
+	if got := lens(c.Writable()); !slices.Equal(got, []int{16, 8, 8, 8}) {
+		t.Errorf("writable pieces of %v bytes", got)
+	}
+	if len(c.Segments(true)) != 2 || len(c.Segments(false)) != 5 {
+		t.Errorf("%d and %d segments", len(c.Segments(true)), len(c.Segments(false)))
+	}
+	for i, a := range []memory.Addr{0x8040, 0x8048, size - 8, size} {
+		c.Writable()[i][0] = byte(i + 1)
+		if b, err := mem.Bytes(a, 1); err != nil || b[0] != byte(i+1) {
+			t.Errorf("piece %d is not at %#x", i, uint64(a))
+		}
+	}
+}
+
 func TestPopGivesTheChainAsTheDriverMadeIt(t *testing.T) {
 	for name, features := range ringFeatures {
 		t.Run(name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package share
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -309,46 +308,4 @@ func (n *node) opened() (*os.File, error) {
 		return nil, errNotOpen
 	}
 	return n.file, nil
-}
-
-// ReadAt implements p9.File.
-func (n *node) ReadAt(p []byte, off int64) (int, error) {
-	f, err := n.opened()
-	if err != nil {
-		return 0, err
-	}
-	if off < 0 {
-		return 0, linux.EINVAL
-	}
-	k, err := f.ReadAt(p, off)
-	if err == io.EOF {
-		err = nil
-	}
-	return k, fail(err)
-}
-
-// WriteAt implements p9.File.
-func (n *node) WriteAt(p []byte, off int64) (int, error) {
-	f, err := n.opened()
-	if err != nil {
-		return 0, err
-	}
-	if off < 0 {
-		return 0, linux.EINVAL
-	}
-	for {
-		k, err := unix.Pwrite(int(f.Fd()), p, off)
-		if err != unix.EINTR {
-			return max(k, 0), fail(err)
-		}
-	}
-}
-
-// FSync implements p9.File: data and metadata are durable when it returns.
-func (n *node) FSync() error {
-	f, err := n.opened()
-	if err != nil {
-		return err
-	}
-	return fail(f.Sync())
 }

@@ -3,6 +3,10 @@
 // T-message in its readable part, room for the R-message in its writable part.
 // The device type has no section of its own in VIRTIO 1.2; Linux's
 // net/9p/trans_virtio.c is what drivers follow.
+//
+// A library, p9.Server, understands the protocol. Only the data of reads and
+// writes passes it by: it goes between the file and guest memory in one step,
+// when the server, after all its checks, reads or writes the file.
 package ninep
 
 import (
@@ -36,7 +40,6 @@ type Options struct {
 // Device is a 9P transport device.
 type Device struct {
 	opts   Options
-	server *p9.Server
 	config []byte // tag length le16, tag
 
 	// mu protects session: the guest's connection, which outlives a pause.
@@ -62,7 +65,7 @@ func New(o Options) (*Device, error) {
 		return nil, errors.New(o.Name + ": no files")
 	}
 	config := binary.LittleEndian.AppendUint16(nil, uint16(len(o.Tag)))
-	return &Device{opts: o, server: p9.NewServer(o.Attach), config: append(config, o.Tag...)}, nil
+	return &Device{opts: o, config: append(config, o.Tag...)}, nil
 }
 
 // Spec implements virtio.Device.
@@ -108,7 +111,7 @@ func (d *Device) connect() *session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.session == nil {
-		d.session = newSession(d.server)
+		d.session = newSession(d.opts.Attach)
 	}
 	return d.session
 }
@@ -131,8 +134,7 @@ func (d *Device) Reset() {
 	d.session = nil
 	d.mu.Unlock()
 	if s != nil {
-		s.close()
-		<-s.ended
+		<-s.close()
 	}
 }
 

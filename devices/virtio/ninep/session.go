@@ -1,7 +1,6 @@
 package ninep
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,10 +27,14 @@ const (
 	typeFlush       = 108 // Tflush: oldtag le16
 	typeReaddir     = 40  // Treaddir: fid le32, offset le64, count le32
 	typeRead        = 116 // Tread: the same
+	typeWrite       = 118 // Twrite: the same, then the data
+	offsetAt        = 4   // in the body
 	countAt         = 12
 
 	errorLen = headerLen + 4
-	maxMsize = 1 << 20 // what a guest may negotiate: buffers of that size are ours
+	dataLen  = headerLen + 4           // Rread and Rreaddir before the data: count le32
+	ioLen    = headerLen + countAt + 4 // Tread, and Twrite before the data
+	maxMsize = 1 << 20                 // what a guest may negotiate: buffers of that size are ours
 
 	grace = 10 * time.Millisecond
 
@@ -43,27 +46,30 @@ const (
 type call struct {
 	chain *virtio.Chain // nil: none
 	tag   uint16        // the guest's
+	data  data          // of a Tread or Twrite
+	msg   []byte        // the message as the server reads it; kept for the next one
 }
 
 // session is one connection of a guest to the server. The server sees, as the
 // tag of a request, the head of its chain: that is unique, whatever tags the
 // guest uses, and leads back to the chain.
 type session struct {
-	in    chan []byte // requests for the server
-	ended chan struct{}
+	files p9.Attacher
 	msize atomic.Uint32
 	began atomic.Bool // the guest has attached
 
 	mu      sync.Mutex
-	idle    sync.Cond // no calls, or none that the server works on
+	in      chan []byte   // requests for the server; nil when there is none
+	ended   chan struct{} // closed when the server has ended
+	fed     bool          // the server has had a request
+	idle    sync.Cond     // no calls, none that the server works on, or no transfer
 	q       *virtio.Queue
 	calls   []call // by head
 	pending int
 	inside  int // messages that the server has taken and not answered
+	moving  int // transfers between files and guest memory that are under way
 	err     error
 	closed  bool
-
-	rest []byte // Read's: of the request that the server is reading
 
 	// Write's: the answer that the server is writing.
 	header  [headerLen]byte
@@ -73,19 +79,75 @@ type session struct {
 	head    uint16
 	size    uint32
 	version bool // an Rversion whose msize is still to come
+	read    bool // an Rread whose count is still to come
 }
 
-func newSession(server *p9.Server) *session {
-	s := &session{in: make(chan []byte, queueSize), ended: make(chan struct{}), calls: make([]call, queueSize)}
+func newSession(files p9.Attacher) *session {
+	s := &session{files: files, calls: make([]call, queueSize)}
 	s.idle.L = &s.mu
 	s.msize.Store(maxMsize)
-	go func() {
-		defer close(s.ended)
-		// It returns when there is no more to read.
-		err := server.Handle(source{s}, sink{s})
-		s.fail(fmt.Errorf("the session has ended: %w", errors.Join(err, io.EOF)))
-	}()
+	s.start()
 	return s
+}
+
+// start gives the session a server.
+func (s *session) start() {
+	in, ended := make(chan []byte, queueSize), make(chan struct{})
+	s.in, s.ended, s.fed = in, ended, false
+	server := p9.NewServer(attacher{s, s.files})
+	go func() {
+		defer close(ended)
+		// It returns when there is no more to read.
+		err := server.Handle(&source{session: s, in: in}, sink{s})
+		s.over(in, fmt.Errorf("the session has ended: %w", errors.Join(err, io.EOF)))
+	}()
+}
+
+// over fails the session when its server has ended of itself.
+func (s *session) over(in chan []byte, err error) {
+	s.mu.Lock()
+	own := s.in == in
+	s.mu.Unlock()
+	if own {
+		s.fail(err)
+	}
+}
+
+// stop lets the server end: it sees the end of its input. mu is held.
+func (s *session) stop() (ended chan struct{}) {
+	if s.in != nil {
+		close(s.in)
+		s.in = nil
+	}
+	return s.ended
+}
+
+// renew begins the session anew, with a server that has seen no message: that
+// is what a Tversion means. p9's server itself would keep all fids, and put new
+// buffers, without a lock, where other requests look for them.
+func (s *session) renew() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled()
+	if s.err != nil || s.closed || !s.fed {
+		return s.err
+	}
+	ended := s.stop()
+	s.mu.Unlock()
+	<-ended
+	s.mu.Lock()
+	if !s.closed {
+		s.start()
+	}
+	return nil
+}
+
+// settled waits until no request is pending, or the session has failed. mu is
+// held.
+func (s *session) settled() {
+	for s.pending > 0 && s.err == nil {
+		s.idle.Wait()
+	}
 }
 
 // settle waits, at the end of the input, until the server has answered what it
@@ -111,16 +173,16 @@ func (s *session) attach(q *virtio.Queue) {
 }
 
 // detach waits until every request is answered. If the session has failed they
-// are given back without an answer.
+// are given back without an answer, once no file writes to their buffers.
 func (s *session) detach() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.pending > 0 && s.err == nil {
+	for s.moving > 0 || s.pending > 0 && s.err == nil {
 		s.idle.Wait()
 	}
 	for head := range s.calls {
-		if c := s.take(uint16(head)); c.chain != nil {
-			err = errors.Join(err, s.q.Push(c.chain, 0))
+		if chain, _ := s.take(uint16(head)); chain != nil {
+			err = errors.Join(err, s.q.Push(chain, 0))
 		}
 	}
 	return errors.Join(err, s.q.Notify())
@@ -148,18 +210,18 @@ func (s *session) fail(err error) {
 	}
 }
 
-// close lets the server end: it sees the end of its input.
-func (s *session) close() {
+// close ends the session. The channel that it returns is closed when the
+// server is done with the files.
+func (s *session) close() (ended chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.closed = true
-		close(s.in)
-	}
+	s.closed = true
+	return s.stop()
 }
 
-// request takes a T-message from a chain to the server. It is copied out whole
-// first, since the guest could change it. An error ends the session.
+// request takes a T-message from a chain to the server. It is copied out first,
+// since the guest could change it, but for the data of a Twrite, which is
+// whatever it is when the file takes it. An error ends the session.
 func (s *session) request(c *virtio.Chain) error {
 	n := c.ReadableLen()
 	if n < headerLen || c.WritableLen() < errorLen {
@@ -167,40 +229,64 @@ func (s *session) request(c *virtio.Chain) error {
 		return errors.Join(err, s.q.Push(c, 0))
 	}
 	cur := virtio.NewReader(c.Readable())
-	msg := make([]byte, min(n, maxMsize))
-	cur.ReadFull(msg)
-	size := binary.LittleEndian.Uint32(msg)
-	tag := binary.LittleEndian.Uint16(msg[tagAt:])
-	switch {
+	var start [ioLen]byte
+	cur.ReadFull(start[:min(n, ioLen)])
+	size := binary.LittleEndian.Uint32(start[:])
+	tag := binary.LittleEndian.Uint16(start[tagAt:])
+	switch kind := start[4]; {
 	case size < headerLen || size > n:
 		err := virtio.Fault(0, "9P", "a message of %d bytes says that it has %d", n, size)
 		return errors.Join(err, s.q.Push(c, 0))
 	case size > s.msize.Load():
 		return s.refuse(c, tag, eMsgSize)
-	case msg[4] == typeXattrWalk || msg[4] == typeXattrCreate:
+	case kind == typeXattrWalk || kind == typeXattrCreate:
 		// The server would keep values of any size in memory.
 		return s.refuse(c, tag, eOpNotSupp)
+	case kind == typeVersion:
+		if err := s.renew(); err != nil {
+			return errors.Join(err, s.q.Push(c, 0))
+		}
 	}
 	s.mu.Lock()
-	if s.closed || s.err != nil {
-		s.mu.Unlock()
-		return errors.Join(s.failure(), s.q.Push(c, 0))
-	}
 	defer s.mu.Unlock()
-	s.prepare(msg[:size], c.Head())
-	s.calls[c.Head()] = call{c, tag}
+	if s.closed || s.err != nil {
+		return errors.Join(s.err, s.q.Push(c, 0))
+	}
+	k := &s.calls[c.Head()]
+	k.chain, k.tag = c, tag
+	k.data.plan(&start, size, c, s.msize.Load())
+	if k.data.way == toFile {
+		size = ioLen
+	}
+	k.msg = append(k.msg[:0], start[:min(size, ioLen)]...)
+	if size > ioLen {
+		k.msg = append(k.msg, make([]byte, size-ioLen)...)
+		cur.ReadFull(k.msg[ioLen:])
+	}
+	s.prepare(k.msg, c.Head(), k.data.way)
 	s.pending++
 	s.inside++
-	s.in <- msg[:size] // there is room for as many as there are chains
+	s.fed = true
+	s.in <- k.msg // there is room for as many as there are chains
+	if k.msg[4] == typeVersion {
+		s.settled() // before others look for the buffers; see renew
+	}
 	return nil
 }
 
 // prepare changes what the server is not to see as the guest wrote it. mu is
 // held.
-func (s *session) prepare(msg []byte, head uint16) {
+func (s *session) prepare(msg []byte, head uint16, way way) {
 	le := binary.LittleEndian
 	le.PutUint16(msg[tagAt:], head)
 	body := msg[headerLen:]
+	if way != notMoved {
+		// The server moves nothing, and asks the file for the call of that number.
+		le.PutUint32(msg, uint32(len(msg)))
+		le.PutUint64(body[offsetAt:], uint64(head))
+		le.PutUint32(body[countAt:], 0)
+		return
+	}
 	switch msg[4] {
 	case typeVersion:
 		// The limit that the server keeps is always ours, so that it never meets
@@ -209,9 +295,9 @@ func (s *session) prepare(msg []byte, head uint16) {
 			s.msize.Store(max(min(le.Uint32(body), maxMsize), headerLen))
 			le.PutUint32(body, maxMsize)
 		}
-	case typeRead, typeReaddir:
+	case typeReaddir:
 		if len(body) >= countAt+4 {
-			le.PutUint32(body[countAt:], min(le.Uint32(body[countAt:]), s.msize.Load()-headerLen))
+			le.PutUint32(body[countAt:], min(le.Uint32(body[countAt:]), dataRoom(s.msize.Load())))
 		}
 	case typeFlush:
 		if len(body) >= 2 {
@@ -222,11 +308,14 @@ func (s *session) prepare(msg []byte, head uint16) {
 	}
 }
 
+// dataRoom is how much data an answer of n bytes can carry.
+func dataRoom(n uint32) uint32 { return max(n, dataLen) - dataLen }
+
 // headOf returns the head of the pending call with the guest's tag, or one
 // that no call has.
 func (s *session) headOf(tag uint16) uint16 {
-	for head, c := range s.calls {
-		if c.chain != nil && c.tag == tag {
+	for head := range s.calls {
+		if c := &s.calls[head]; c.chain != nil && c.tag == tag {
 			return uint16(head)
 		}
 	}
@@ -251,151 +340,15 @@ func putError(b []byte, tag uint16, errno uint32) {
 }
 
 // take removes a call. mu is held.
-func (s *session) take(head uint16) call {
-	c := s.calls[head]
-	if c.chain != nil {
-		s.calls[head] = call{}
+func (s *session) take(head uint16) (*virtio.Chain, uint16) {
+	c := &s.calls[head]
+	chain := c.chain
+	if chain != nil {
+		c.chain = nil
 		s.pending--
 	}
 	if s.pending == 0 {
 		s.idle.Broadcast()
 	}
-	return c
-}
-
-// source is the session as the server's input.
-type source struct{ *session }
-
-// Read implements io.Reader.
-func (s source) Read(p []byte) (int, error) {
-	for len(s.rest) == 0 {
-		msg, ok := <-s.in
-		if !ok {
-			s.settle()
-			return 0, io.EOF
-		}
-		s.rest = msg
-	}
-	n := copy(p, s.rest)
-	s.rest = s.rest[n:]
-	return n, nil
-}
-
-// Close implements io.Closer.
-func (s source) Close() error { return nil }
-
-// sink is the session as the server's output.
-type sink struct{ *session }
-
-// Close implements io.Closer.
-func (s sink) Close() error { return nil }
-
-// Write implements io.Writer. The server writes one answer after the other, in
-// any pieces; an error ends the answer.
-func (s sink) Write(p []byte) (n int, err error) {
-	defer func() {
-		if err != nil {
-			s.fail(err)
-			s.leave()
-		}
-	}()
-	if err := s.failure(); err != nil {
-		return 0, err
-	}
-	for len(p) > 0 {
-		k := 0
-		if s.have < headerLen {
-			k = copy(s.header[s.have:], p)
-			if s.have += k; s.have == headerLen {
-				err = s.begin()
-			}
-		} else {
-			k = min(len(p), s.left)
-			err = s.put(p[:k])
-		}
-		n, p = n+k, p[k:]
-		if err == nil && s.have == headerLen && s.left == 0 {
-			err = s.finish()
-		}
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// leave counts an answer that did not reach the guest.
-func (s *session) leave() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.inside--
-	s.idle.Broadcast()
-}
-
-// put writes a part of an answer to the guest, unless its chain was given back
-// because the session has failed.
-func (s *session) put(p []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.left -= len(p)
-	if s.err != nil {
-		return s.err
-	}
-	if s.version && len(p) >= 4 {
-		// Rversion has the msize of prepare: the guest gets its own.
-		le := binary.LittleEndian
-		p = bytes.Clone(p)
-		le.PutUint32(p, min(le.Uint32(p), s.msize.Load()))
-		s.version = false
-	}
-	s.answer.Put(p)
-	return nil
-}
-
-// begin finds the chain for an answer whose header is there.
-func (s *session) begin() error {
-	le := binary.LittleEndian
-	s.size, s.head = le.Uint32(s.header[:]), le.Uint16(s.header[tagAt:])
-	s.left = int(s.size) - headerLen
-	s.version = s.header[4] == typeVersion+1
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if int(s.head) >= len(s.calls) || s.calls[s.head].chain == nil {
-		// The server does not tell which message it did not understand.
-		return errors.New("a message that is not of the protocol")
-	}
-	c := s.calls[s.head]
-	s.answer = virtio.NewWriter(c.chain.Writable())
-	if s.size > c.chain.WritableLen() {
-		s.answer = virtio.Cursor{} // to nowhere; finish tells the guest
-		return nil
-	}
-	le.PutUint16(s.header[tagAt:], c.tag)
-	s.answer.Put(s.header[:])
-	return nil
-}
-
-// finish gives the chain of a whole answer back.
-func (s *session) finish() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.have = 0
-	c := s.take(s.head)
-	if c.chain == nil {
-		return s.err // given back meanwhile: the session has failed
-	}
-	written := s.size
-	if written > c.chain.WritableLen() {
-		var b [errorLen]byte
-		putError(b[:], c.tag, eMsgSize)
-		w := virtio.NewWriter(c.chain.Writable())
-		w.Put(b[:])
-		written = errorLen
-	}
-	if err := errors.Join(s.q.Push(c.chain, written), s.q.Notify()); err != nil {
-		return err
-	}
-	s.inside--
-	s.idle.Broadcast()
-	return nil
+	return chain, c.tag
 }

@@ -58,7 +58,8 @@ func (r *Ring) Prepare(out [][]byte, in ...int) *Request {
 
 func (q *Request) add(n uint64, write bool, data []byte) {
 	a := q.ring.Arena
-	b := buffer{addr: a.Alloc(n, 1), len: n, write: write}
+	b := buffer{addr: a.Alloc(n, max(q.ring.Align, 1)), len: n, write: write}
+	a.next++ // buffers that follow each other would be one piece to the device
 	b.data = a.Bytes(b.addr, n)
 	for i := range b.data {
 		b.data[i] = 0xa5

@@ -36,6 +36,7 @@ type Ring struct {
 	Desc, Avail, Used memory.Addr
 	Features          uint64
 	Indirect          bool   // put each chain into a table of its own
+	Align             uint64 // of buffers; default 1
 	Notify            func() // rings the device's doorbell
 
 	Kicks int // notifications sent
