@@ -81,6 +81,7 @@ type copier struct {
 	agent   *agent.Client
 	errOut  io.Writer
 	skipped int
+	listed  int // bytes of names that are held
 }
 
 func (cp *copier) skip(name, why string) {
@@ -171,9 +172,14 @@ func (cp *copier) fromGuest(ctx context.Context, from, to string) error {
 	return cp.getTree(ctx, root, from, name, info, 0)
 }
 
-// deepest is how far below its top a guest's tree is followed: a guest may
-// make one up that has no end.
-const deepest = 128
+// A guest may make up a tree that has no end: what is followed of it, below its
+// top, and what is held at once of the listings of its folders, names and all.
+// A million entries have room.
+const (
+	deepest    = 512
+	maxListed  = 256 << 20
+	entryBytes = 128 // of an entry without its strings
+)
 
 func (cp *copier) getTree(ctx context.Context, root *os.Root, from, to string, info agent.File, depth int) error {
 	switch {
@@ -195,11 +201,9 @@ func (cp *copier) getTree(ctx context.Context, root *os.Root, from, to string, i
 		return err
 	}
 	defer below.Close()
-	var entries []agent.File
-	err = cp.agent.List(ctx, from, func(f agent.File) error {
-		entries = append(entries, f)
-		return nil
-	})
+	before := cp.listed
+	defer func() { cp.listed = before }()
+	entries, err := cp.list(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -213,6 +217,18 @@ func (cp *copier) getTree(ctx context.Context, root *os.Root, from, to string, i
 		}
 	}
 	return errors.Join(root.Chmod(to, info.Mode.Perm()), root.Chtimes(to, info.ModTime, info.ModTime))
+}
+
+// list reads a folder of the guest's.
+func (cp *copier) list(ctx context.Context, folder string) (entries []agent.File, err error) {
+	err = cp.agent.List(ctx, folder, func(f agent.File) error {
+		if cp.listed += entryBytes + len(f.Name) + len(f.Target); cp.listed > maxListed {
+			return fmt.Errorf("%s: more than %d entries, too many at once", folder, len(entries))
+		}
+		entries = append(entries, f)
+		return nil
+	})
+	return entries, err
 }
 
 // makeFolder makes the folder name in root if it is not there. A link in its

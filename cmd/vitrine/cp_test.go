@@ -166,6 +166,43 @@ func TestEndlessTreeEnds(t *testing.T) {
 	}
 }
 
+// A listing without an end has one, too, before it takes the host's memory.
+func TestEndlessListingEnds(t *testing.T) {
+	name := strings.Repeat("n", 4000)
+	entry := frame(nil, frameEntry, (&lie{name: name, mode: modeFile}).entry())
+	cp := &copier{errOut: io.Discard, agent: agent.New(func(context.Context) (net.Conn, error) {
+		host, guest := net.Pipe()
+		go func() {
+			defer guest.Close()
+			for kind := readRequest(guest); ; {
+				top := frame(nil, frameEntry, (&lie{name: "d", mode: modeFolder}).entry())
+				if kind == frameList {
+					top = entry
+				}
+				if _, err := guest.Write(top); err != nil {
+					return
+				}
+			}
+		}()
+		return host, nil
+	})}
+	err := cp.fromGuest(context.Background(), "/d", filepath.Join(t.TempDir(), "copy"))
+	if err == nil || !strings.Contains(err.Error(), "too many at once") {
+		t.Errorf("ended with %v", err)
+	}
+	if cp.listed != 0 {
+		t.Errorf("%d bytes are held in the end", cp.listed)
+	}
+}
+
+// readRequest returns the type of a request.
+func readRequest(c net.Conn) uint32 {
+	var head [8]byte
+	_, _ = io.ReadFull(c, head[:])
+	_, _ = io.CopyN(io.Discard, c, int64(binary.LittleEndian.Uint32(head[4:])))
+	return binary.LittleEndian.Uint32(head[:])
+}
+
 // liarWithoutEnd has a folder in every folder.
 func liarWithoutEnd() *agent.Client {
 	folder := lie{name: "d", mode: modeFolder}
@@ -173,11 +210,9 @@ func liarWithoutEnd() *agent.Client {
 		host, guest := net.Pipe()
 		go func() {
 			defer guest.Close()
-			var head [8]byte
-			_, _ = io.ReadFull(guest, head[:])
-			_, _ = io.CopyN(io.Discard, guest, int64(binary.LittleEndian.Uint32(head[4:])))
+			kind := readRequest(guest)
 			b := frame(nil, frameEntry, folder.entry())
-			if binary.LittleEndian.Uint32(head[:]) == frameList {
+			if kind == frameList {
 				b = frame(b, frameEnd, nil)
 			}
 			_, _ = guest.Write(b)
