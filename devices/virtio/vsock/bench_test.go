@@ -62,6 +62,12 @@ func BenchmarkFromGuest(b *testing.B) {
 	if err := <-done; err != nil {
 		b.Fatal(err)
 	}
+	reportRate(b, piece)
+}
+
+// reportRate tells what a network's speed is told in.
+func reportRate(b *testing.B, piece int64) {
+	b.ReportMetric(float64(b.N)*float64(piece)*8/1e9/b.Elapsed().Seconds(), "Gbit/s")
 }
 
 // BenchmarkToGuest is one stream from a writer on the host to a driver with
@@ -113,4 +119,5 @@ func benchmarkToGuest(b *testing.B, size int) {
 			tx.Wait(b)
 		}
 	}
+	reportRate(b, piece)
 }
