@@ -280,6 +280,9 @@ func rmCommand() *cli.Command {
 				if errors.Is(err, control.ErrNoMachine) && c.Bool("force") {
 					return nil // it took its record with it
 				}
+				if inUse := (*control.InUseError)(nil); errors.As(err, &inUse) {
+					return fmt.Errorf("machine %q is running (process %d): vitrine stop %s first, or vitrine rm -f %s", name, inUse.PID, name, name)
+				}
 				return err
 			})
 		},

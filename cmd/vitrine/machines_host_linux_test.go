@@ -181,15 +181,15 @@ func TestGuestOutlivesAFullRunDirectory(t *testing.T) {
 	}
 }
 
-// Several machines are killed at random moments of their lives, all at about
+// Twenty machines are killed at random moments of their lives, all at about
 // the same time; rm cleans up behind some, and the next run behind the others.
 func TestAllKilledAtOnce(t *testing.T) {
 	dir := newState(t)
 	sockets := t.TempDir()
 	r := rand.New(rand.NewPCG(3, 4))
 	var cmds []*exec.Cmd
-	for i := range 8 {
-		name := fmt.Sprintf("k%d", i)
+	for i := range 20 {
+		name := fmt.Sprintf("k%02d", i)
 		cmds = append(cmds, beginRun(t, "run", "--detach", "--accel", "soft", "--memory", "96M", "--name", name,
 			"--vsock", filepath.Join(sockets, name), "--share", sockets+":share:ro"))
 	}

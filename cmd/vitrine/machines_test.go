@@ -255,6 +255,10 @@ func TestTwoRunsWithOneName(t *testing.T) {
 	if status != statusFailure || stdout != "" || !strings.Contains(stderr, `machine "twin" is running`) {
 		t.Errorf("in the background: status %d, %q", status, stderr)
 	}
+	status, _, stderr = command("rm", "twin")
+	if status != statusFailure || !strings.Contains(stderr, "vitrine stop twin first") || strings.Contains(stderr, "another name") {
+		t.Errorf("rm of a running machine: status %d, %q", status, stderr)
+	}
 	if got := want(t, "exec", "twin", "echo", "still", "here"); got != "still here\n" {
 		t.Errorf("the first one: %q", got)
 	}

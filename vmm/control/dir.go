@@ -216,13 +216,14 @@ func (d *Dir) lastWords(name string) string {
 	return ""
 }
 
-// Remove forgets a machine that does not live any more, with what it left.
+// Remove forgets a machine that does not live any more, with what it left: also
+// one whose record cannot be read, or that was killed before it wrote one.
 func (d *Dir) Remove(name string) error {
 	r, err := d.Find(name)
-	if err != nil {
+	if err != nil && (!d.hasFolder(name) || d.Held(name)) {
 		return err
 	}
-	if !r.Alive() {
+	if err == nil && !r.Alive() {
 		d.waitReleased(context.Background(), name)
 	}
 	c, err := d.Claim(name)
@@ -230,6 +231,11 @@ func (d *Dir) Remove(name string) error {
 		return err
 	}
 	return c.Forget()
+}
+
+func (d *Dir) hasFolder(name string) bool {
+	info, err := os.Lstat(d.Folder(name))
+	return CheckName(name) == nil && err == nil && info.IsDir()
 }
 
 // Held says whether a process has the name: also one that has said how its

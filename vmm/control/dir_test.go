@@ -289,6 +289,49 @@ func TestSweepRemovesWhatTheDeadLeave(t *testing.T) {
 	}
 }
 
+// A process that is killed between taking its name and writing its record
+// leaves a folder, which rm takes away, and after a while the next run.
+func TestKilledBeforeItsRecordLeavesNothing(t *testing.T) {
+	d := openTestDir(t)
+	for _, name := range []string{"young", "old", "taken", "damaged"} {
+		c, err := d.Claim(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name == "taken" {
+			defer c.lock.Close()
+		} else {
+			c.lock.Close() // as when its process is killed
+		}
+	}
+	long := time.Now().Add(-time.Hour)
+	for _, name := range []string{"old", "taken"} {
+		if err := os.Chtimes(d.Folder(name), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"young": true, "old": false, "taken": true, "damaged": true} {
+		if d.hasFolder(name) != want {
+			t.Errorf("folder of %q: %v after a sweep", name, !want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(d.Folder("damaged"), recordFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove("taken"); !errors.Is(err, ErrNoMachine) || !d.hasFolder("taken") {
+		t.Errorf("remove of one that begins: %v", err)
+	}
+	if err := errors.Join(d.Remove("young"), d.Remove("damaged")); err != nil || d.hasFolder("young") || d.hasFolder("damaged") {
+		t.Errorf("remove: %v", err)
+	}
+	if err := d.Remove("none"); !errors.Is(err, ErrNoMachine) {
+		t.Errorf("remove of one that never was: %v", err)
+	}
+}
+
 func TestNamesAreTakenWhileOthersLook(t *testing.T) {
 	d := openTestDir(t)
 	stop := make(chan struct{})

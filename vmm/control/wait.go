@@ -107,7 +107,8 @@ func (d *Dir) Bury(name, reason string) error {
 }
 
 // Sweep removes what machines that died without a word have left outside their
-// folders, and their sockets. Their records stay, for others to read.
+// folders, and their sockets. Their records stay, for others to read. Folders
+// without one, of machines killed before they wrote it, are removed.
 func (d *Dir) Sweep() error {
 	list, err := d.List()
 	for _, r := range list {
@@ -115,6 +116,30 @@ func (d *Dir) Sweep() error {
 			if e := d.Bury(r.Name, ""); !errors.Is(e, fs.ErrNotExist) && !errors.Is(e, ErrNoMachine) {
 				err = errors.Join(err, e)
 			}
+		}
+	}
+	return errors.Join(err, d.sweepUnwritten())
+}
+
+// unwrittenAfter is the age from which a folder without a record is nobody's
+// who is about to write it.
+const unwrittenAfter = time.Minute
+
+func (d *Dir) sweepUnwritten() (err error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	for _, e := range entries {
+		info, ierr := e.Info()
+		if ierr != nil || !info.IsDir() || time.Since(info.ModTime()) < unwrittenAfter {
+			continue
+		}
+		if _, ferr := d.Find(e.Name()); !errors.Is(ferr, ErrNoMachine) {
+			continue
+		}
+		if rerr := d.Remove(e.Name()); rerr != nil && !errors.Is(rerr, ErrNoMachine) {
+			err = errors.Join(err, rerr)
 		}
 	}
 	return err
