@@ -18,13 +18,12 @@ func (q *Queue) PushAll(cs []*Chain, written []uint32) error {
 		if t := q.tracer.Load(); t != nil {
 			(*t).Pushed(q.cfg.Index, c, written[i])
 		}
-		if !c.inFlight.CompareAndSwap(true, false) {
-			return fmt.Errorf("virtio queue %d: chain %d pushed twice: %w", q.cfg.Index, c.head, errDevice)
+		if err := q.settle(c, written[i]); err != nil {
+			return err
 		}
 		if q.revoked {
 			continue
 		}
-		c.noteWritten(q.mem, written[i])
 		elem, err := q.mem.WritableBytes(q.cfg.Used+ringHeader+usedElem*q.mask(q.used), usedElem)
 		if err != nil {
 			return err

@@ -183,13 +183,9 @@ func (q *Queue) Push(c *Chain, written uint32) error {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !c.inFlight.CompareAndSwap(true, false) {
-		return fmt.Errorf("virtio queue %d: chain %d pushed twice: %w", q.cfg.Index, c.head, errDevice)
+	if err := q.settle(c, written); err != nil || q.revoked {
+		return err
 	}
-	if q.revoked {
-		return nil
-	}
-	c.noteWritten(q.mem, written)
 	elem, err := q.mem.WritableBytes(q.cfg.Used+ringHeader+usedElem*q.mask(q.used), usedElem)
 	if err != nil {
 		return err
@@ -200,6 +196,20 @@ func (q *Queue) Push(c *Chain, written uint32) error {
 	q.unnotified++
 	// The store has release ordering: the element before the index (§2.7.8.2).
 	return q.mem.StoreUint16(q.cfg.Used+ringIdx, q.used)
+}
+
+// settle ends the device's possession of c. From then on a driver that offers
+// it again, which a hostile one does without waiting for the used ring, has Pop
+// write to it: so this is the last look at it. mu is held.
+func (q *Queue) settle(c *Chain, written uint32) error {
+	if !c.inFlight.Load() {
+		return fmt.Errorf("virtio queue %d: chain %d pushed twice: %w", q.cfg.Index, c.head, errDevice)
+	}
+	if !q.revoked {
+		c.noteWritten(q.mem, written)
+	}
+	c.inFlight.Store(false)
+	return nil
 }
 
 // Notify raises the queue's interrupt if the driver wants one for what was
