@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hugelgupf/p9/fsimpl/templatefs"
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio/virtiotest"
@@ -258,6 +260,7 @@ type stuckFile struct {
 type stuckFiles struct {
 	reading, goOn chan struct{}
 	once          sync.Once
+	synced        atomic.Int32
 }
 
 func (s *stuckFiles) Attach() (p9.File, error) { return stuckFile{files: s}, nil }
@@ -265,6 +268,7 @@ func (s *stuckFiles) Attach() (p9.File, error) { return stuckFile{files: s}, nil
 func (f stuckFile) GetAttr(p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
 	return p9.QID{}, p9.AttrMask{Mode: true}, p9.Attr{Mode: p9.ModeRegular}, nil
 }
+func (f stuckFile) FSync() error                              { f.files.synced.Add(1); return linux.EIO }
 func (f stuckFile) Open(p9.OpenFlags) (p9.QID, uint32, error) { return p9.QID{}, 0, nil }
 func (f stuckFile) Close() error                              { return nil }
 func (f stuckFile) WriteVec([][]byte, int64) (int, error)     { return 0, nil }
@@ -272,6 +276,19 @@ func (f stuckFile) ReadVec(bufs [][]byte, _ int64) (int, error) {
 	f.files.once.Do(func() { close(f.files.reading) })
 	<-f.files.goOn
 	return copy(bufs[0], "late"), nil
+}
+
+// TestSync: Tfsync is the file's, and so is its error.
+func TestSync(t *testing.T) {
+	s := &stuckFiles{}
+	d, _ := start(t, s)
+	g := &guest{t, d}
+	g.want(101, g.do(message(100, 0xffff, append([]byte{0, 0, 16, 0, 8, 0}, "9P2000.L"...)...), 64))
+	g.want(105, g.do(message(104, 1, 2, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0), 64))
+	g.want(13, g.do(message(12, 1, 2, 0, 0, 0, 0, 0, 0, 0), 64))
+	if e := rlerror(t, g.do(message(50, 4, 2, 0, 0, 0, 0, 0, 0, 0), 64), 4); e != 5 || s.synced.Load() != 1 {
+		t.Errorf("errno %d after %d calls of FSync, want EIO after one", e, s.synced.Load())
+	}
 }
 
 // TestBuffersStayUntilTheFileIsDone: a session that fails while a file is read
