@@ -113,6 +113,11 @@ func TestXSaveAgreesWithTheProcessor(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := user.Run(c.code, r)
+			// An instruction may access any byte of its area (SDM vol. 1, 13.13):
+			// processors report the first or the last of them, the engine the first.
+			if want.Vector == x86.VectorPF && want.CR2-vmtest.ReadOnly < uint64(len(area)) {
+				want.CR2 = vmtest.ReadOnly
+			}
 			compareArea(t, c.name+", the engine alone", got, want, pure.ram, user.RAM)
 
 			got = kernel.Run(c.code, r)
@@ -161,6 +166,10 @@ func TestXRstorAgreesWithTheProcessor(t *testing.T) {
 		copy(kernel.RAM[vmtest.Data:], user.RAM[vmtest.Data:][:4096])
 
 		setState(t, state(rng, user.CPUID, 7&xcr0), user.VCPU, kernel.VCPU)
+		var before [4096]byte
+		if err := user.VCPU.XSave(before[:]); err != nil {
+			t.Fatal(err)
+		}
 		r := x86.Regs{RDI: vmtest.Data, RAX: rng.Uint64() | uint64(i%3), RDX: rng.Uint64()}
 		want, got := user.Run(restore, r), kernel.Run(restore, r)
 		compare(t, "xrstor64", 0, got, want, kernel.RAM, user.RAM)
@@ -171,8 +180,15 @@ func TestXRstorAgreesWithTheProcessor(t *testing.T) {
 		if err := kernel.VCPU.XSave(b[:]); err != nil {
 			t.Fatal(err)
 		}
+		if want.Vector != vmtest.Finished {
+			// A processor may load a part of the components before it finds
+			// what is wrong, as those from Intel do with the x87 before a bad
+			// MXCSR (compare SDM vol. 1, 13.12); the engine loads nothing.
+			a = before
+		}
 		for _, area := range [][]byte{a[:], b[:]} {
 			clear(area[6:24])
+			clear(area[28:32])   // MXCSR_MASK is none
 			clear(area[512:576]) // what is in use may be more than needs be
 		}
 		if !bytes.Equal(a[:], b[:]) {
