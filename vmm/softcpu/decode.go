@@ -221,10 +221,11 @@ func (d *decoder) lookup(in *inst, code uint8) *opcode {
 func (d *decoder) lookup1(in *inst, code uint8) *opcode {
 	wide := d.mode&modeSize == mode64
 	switch {
+	case code == 0x90 && in.rep == 0xf3:
+		// With REX.B too: repeat prefixes are reserved with XCHG (SDM vol. 2,
+		// 2.1.1), of which AMD's processors make one of R8 here.
+		return &pause
 	case code == 0x90 && d.rex&1 == 0:
-		if in.rep == 0xf3 {
-			return &pause
-		}
 		return &nop
 	case code == 0x63 && wide:
 		return &movsxd

@@ -39,6 +39,24 @@ func TestDescriptorQueries(t *testing.T) {
 	}
 }
 
+// PAUSE is one with REX.B too, where AMD's processors exchange R8.
+func TestPauseWithREX(t *testing.T) {
+	for code, want := range map[string]uint64{
+		"f3 41 90 e6 80": 1,
+		"41 90 e6 80":    2, // xchg rax, r8
+		"f3 90 e6 80":    1,
+	} {
+		b := newBare(t, Options{}, 1)
+		b.code(bareCode, code)
+		b.start(0, bareCode, nil)
+		b.regs(&x86.Regs{RIP: bareCode, RSP: bareUser, RAX: 1, R8: 2, RFLAGS: 2})
+		b.wantPort(0x80)
+		if r := b.get(); r.RAX != want || r.R8 != 3-want {
+			t.Errorf("%s: rax %d r8 %d", code, r.RAX, r.R8)
+		}
+	}
+}
+
 func TestEnterAndLeave(t *testing.T) {
 	b := newBare(t, Options{}, 1)
 	b.code(bareCode, "c8 20 00 00 e6 80 c9 e6 81 c8 10 00 02 e6 82") // enter 32,0; out; leave; out; enter 16,2; out
