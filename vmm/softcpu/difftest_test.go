@@ -274,6 +274,7 @@ type diffCase struct {
 	at, end    uint64 // of the instruction, of the next case
 	undefFlags uint64
 	undefReg   int // a register whose result is undefined, or -1
+	nans       int // an XMM register that may hold any quiet NaN for another, or -1
 	in         []byte
 }
 
@@ -382,7 +383,16 @@ func (w *diffFault) differs(g *diffFault, c *diffCase) string {
 			return fmt.Sprintf("r%d at fault: kvm %#x, soft %#x", n, w, g)
 		}
 	}
-	if d := (w.regs.RFLAGS ^ g.regs.RFLAGS) &^ c.undefFlags; d != 0 {
+	undefined := c.undefFlags
+	if c.name == "cmps" || c.name == "scas" {
+		// A fault of a repeated one brings the flags back from before it
+		// (SDM vol. 2, REP); AMD's processors leave those of the last element.
+		if before := le64(c.in[slotFlags:]); (g.regs.RFLAGS^before)&arith != 0 {
+			return fmt.Sprintf("flags at fault: before %#x, soft %#x", before, g.regs.RFLAGS)
+		}
+		undefined = arith
+	}
+	if d := (w.regs.RFLAGS ^ g.regs.RFLAGS) &^ undefined; d != 0 {
 		return fmt.Sprintf("flags at fault: kvm %#x, soft %#x", w.regs.RFLAGS, g.regs.RFLAGS)
 	}
 	return ""
@@ -413,9 +423,34 @@ func (b *diffBatch) differs(want, got []byte, k int) string {
 		}
 		put16(w[diffFX+2:], uint16(le64(w[diffFX:])>>16)&^loose)
 		put16(g[diffFX+2:], uint16(le64(g[diffFX:])>>16)&^loose)
+		if c.nans >= 0 {
+			at := diffFX + 160 + 16*c.nans
+			sameNaNs(w[at:at+16], g[at:at+16], c.name == "dppd")
+		}
 		return fxDiffers(w[diffFX:], g[diffFX:])
 	}
 	return ""
+}
+
+// sameNaNs makes one of two quiet NaNs in the same element of the result of a
+// DPPS or DPPD: which of several gets where depends on the implementation (SDM
+// vol. 2, DPPS and DPPD).
+func sameNaNs(w, g []byte, double bool) {
+	const single64, double64 = 0x7fc00000, 0x7ff8 << 48
+	for at := 0; at < 16; at += 8 {
+		x, y := le64(w[at:]), le64(g[at:])
+		masks := []uint64{1<<32 - 1, (1<<32 - 1) << 32}
+		nan := uint64(single64<<32 | single64)
+		if double {
+			masks, nan = []uint64{^uint64(0)}, double64
+		}
+		for _, m := range masks {
+			if x&nan&m == nan&m && y&nan&m == nan&m {
+				y = y&^m | x&m
+			}
+		}
+		put64(g[at:], y)
+	}
 }
 
 // fxDiffers compares FXSAVE images without the x87's instruction pointers,

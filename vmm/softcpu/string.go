@@ -234,7 +234,19 @@ func lodsOne(c *cpu, in *inst) (ok, more bool) {
 	return true, true
 }
 
-func opCmps(c *cpu, in *inst) bool { return c.repeat(in, cmpsOne) }
+func opCmps(c *cpu, in *inst) bool { return c.compare(in, cmpsOne) }
+
+// compare is repeat for the two that set flags: a fault in the middle gives the
+// flags back as they were before the instruction (SDM vol. 2, REP). AMD's
+// processors leave those of the last element.
+func (c *cpu) compare(in *inst, one func(*cpu, *inst) (ok, more bool)) bool {
+	before := c.rflags()
+	if c.repeat(in, one) {
+		return true
+	}
+	c.setArith(before)
+	return false
+}
 
 func cmpsOne(c *cpu, in *inst) (ok, more bool) {
 	s, ok := c.source(in)
@@ -260,7 +272,7 @@ func cmpsOne(c *cpu, in *inst) (ok, more bool) {
 	return true, c.zf() == (in.rep == 0xf3)
 }
 
-func opScas(c *cpu, in *inst) bool { return c.repeat(in, scasOne) }
+func opScas(c *cpu, in *inst) bool { return c.compare(in, scasOne) }
 
 func scasOne(c *cpu, in *inst) (ok, more bool) {
 	d, ok := c.destination(in, false)
