@@ -229,7 +229,13 @@ func (g *diffGen) slot(k int, in *inst, op *opcode) []byte {
 	}
 	g.stackRegs(&regs, window, op)
 	if in.mem && op.attr&aNoData == 0 || op.name == "x87" && in.mem || strings.HasPrefix(op.name, "bt") && in.mem {
-		g.aim(&regs, in, g.target(window))
+		target := g.target(window)
+		if ten := in.op == 3 && in.reg&7 == 7 || in.op == 7 && in.reg&7 == 6; ten && op.name == "x87" && target < diffAbsent {
+			// FSTP and FBSTP of ten bytes write some of them before they fault
+			// on some processors, where other cases read.
+			target = window + 64
+		}
+		g.aim(&regs, in, target)
 	}
 	if op.attr&aString != 0 {
 		regs[rSI], regs[rDI] = g.target(window), g.target(window)
@@ -462,6 +468,7 @@ func (g *diffGen) batch(fx bool, n int, count map[string]int) *diffBatch {
 		}
 		slot := g.slot(k, &in, op)
 		c := diffCase{name: op.name, insn: append([]byte(nil), code...), undefReg: -1, nans: -1}
+		c.clears = (op.name == "movs" || op.name == "stos") && in.rep != 0 && in.asize == 4
 		if op.name == "dpps" || op.name == "dppd" {
 			c.nans = int(in.reg & 15)
 		}
