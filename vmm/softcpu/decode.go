@@ -227,6 +227,8 @@ func (d *decoder) lookup1(in *inst, code uint8) *opcode {
 		return &pause
 	case code == 0x90 && d.rex&1 == 0:
 		return &nop
+	case code == 0x63 && wide && d.op16 && d.rex&8 == 0:
+		return &movsxd16
 	case code == 0x63 && wide:
 		return &movsxd
 	case (code == 0xc4 || code == 0xc5) && (wide || d.peek() >= 0xc0) && d.mode&modeReal == 0:

@@ -230,9 +230,7 @@ func (g *diffGen) slot(k int, in *inst, op *opcode) []byte {
 	g.stackRegs(&regs, window, op)
 	if in.mem && op.attr&aNoData == 0 || op.name == "x87" && in.mem || strings.HasPrefix(op.name, "bt") && in.mem {
 		target := g.target(window)
-		if ten := in.op == 3 && in.reg&7 == 7 || in.op == 7 && in.reg&7 == 6; ten && op.name == "x87" && target < diffAbsent {
-			// FSTP and FBSTP of ten bytes write some of them before they fault
-			// on some processors, where other cases read.
+		if target < diffAbsent && faultsElsewhere(in, op) {
 			target = window + 64
 		}
 		g.aim(&regs, in, target)
@@ -260,6 +258,14 @@ func (g *diffGen) slot(k int, in *inst, op *opcode) []byte {
 	put64(b[slotFlags:], flags)
 	g.fx(b[diffFX:])
 	return b
+}
+
+// faultsElsewhere says of instructions that not all processors let fault at the
+// end of a page alike: an FSTP or FBSTP of ten bytes may write some of them
+// first, where other cases read, and AMD's MOVSXD of 16 bits reads 32.
+func faultsElsewhere(in *inst, op *opcode) bool {
+	ten := in.op == 3 && in.reg&7 == 7 || in.op == 7 && in.reg&7 == 6
+	return op.name == "x87" && ten || op.name == "movsxd" && in.size == 2
 }
 
 // stackRegs gives instructions that use the stack one.

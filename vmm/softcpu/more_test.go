@@ -57,6 +57,21 @@ func TestPauseWithREX(t *testing.T) {
 	}
 }
 
+// A MOVSXD of 16 bits reads 16, be they the last of a page.
+func TestMovsxdAtTheEndOfAPage(t *testing.T) {
+	const end = 4 << 20 // of what is mapped
+	b := newBare(t, Options{}, 1)
+	b.code(bareCode, "66 63 01 e6 80 63 01 e6 81") // movsxd ax, [rcx]; out; movsxd eax, [rcx]; out
+	b.start(0, bareCode, nil)
+	b.regs(&x86.Regs{RIP: bareCode, RSP: bareUser, RAX: 0x11112222, RCX: end - 2, RFLAGS: 2})
+	b.put64(end-8, 0x8765_0000_0000_0000)
+	b.wantPort(0x80)
+	if r := b.get(); r.RAX != 0x11118765 {
+		t.Errorf("rax %#x", r.RAX)
+	}
+	b.wantPort(vectorPF)
+}
+
 func TestEnterAndLeave(t *testing.T) {
 	b := newBare(t, Options{}, 1)
 	b.code(bareCode, "c8 20 00 00 e6 80 c9 e6 81 c8 10 00 02 e6 82") // enter 32,0; out; leave; out; enter 16,2; out

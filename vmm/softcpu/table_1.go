@@ -266,7 +266,9 @@ var (
 
 // movsxd takes ARPL's place in 64-bit mode; nop is XCHG of rAX with itself.
 var (
-	movsxd = opcode{name: "movsxd", fn: opMovx, attr: aModRM | aMem32, op: 4 | 16, spec: specMovx}
-	nop    = opcode{name: "nop", fn: opNop}
-	pause  = opcode{name: "pause", fn: opPause, attr: aEnd}
+	// A MOVSXD of 16 bits reads no more than it moves, on Intel's processors.
+	movsxd16 = opcode{name: "movsxd", fn: opMovx, attr: aModRM | aMem16, op: 2 | 16}
+	movsxd   = opcode{name: "movsxd", fn: opMovx, attr: aModRM | aMem32, op: 4 | 16, spec: specMovx}
+	nop      = opcode{name: "nop", fn: opNop}
+	pause    = opcode{name: "pause", fn: opPause, attr: aEnd}
 )
