@@ -13,6 +13,7 @@ const (
 	leafFeatures       = 0x1
 	leafCache          = 0x4
 	leafTopology       = 0xb
+	leafXSave          = 0xd
 	leafTopologyV2     = 0x1f
 	leafHypervisor     = 0x40000000
 	leafKVMFeatures    = 0x40000001

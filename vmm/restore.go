@@ -125,13 +125,13 @@ func (m *Machine) buildSaved() error {
 	if err != nil {
 		return err
 	}
-	if err := CheckCPUID(s.CPUID, supported); err != nil {
+	m.cpuid, m.kept.unseen, err = cpuidOf(s, supported)
+	if err != nil {
 		if made := s.Machine.Accel; made != m.cfg.Accel {
 			err = fmt.Errorf("it was made with --accel %s, and --accel %s is another processor: %w", made, m.cfg.Accel, err)
 		}
 		return err
 	}
-	m.cpuid = s.CPUID
 	vm, ok := m.vm.(statefulVM)
 	if !ok {
 		return errStateless

@@ -89,7 +89,8 @@ type Saved struct {
 
 // keeping is what a machine knows of its snapshots.
 type keeping struct {
-	from *snapshot.Snapshot // being restored from; nil once the machine runs
+	from   *snapshot.Snapshot // being restored from; nil once the machine runs
+	unseen bool               // from's guest saw features that only a CPU can show
 
 	mu       sync.Mutex // one Save at a time
 	origin   *origin
@@ -289,6 +290,9 @@ func (s *saving) takeCPUs() error {
 		return err
 	}
 	s.state.CPUID = s.m.cpuid
+	if err := s.m.OnCPU(0, s.takeSeen); err != nil {
+		return fmt.Errorf("vcpu 0: %w", err)
+	}
 	s.state.CPUs = make([]snapshot.CPU, len(s.m.cpus))
 	for i := range s.state.CPUs {
 		// On every CPU's own thread; MP state first: asking for it has KVM
@@ -305,6 +309,15 @@ func (s *saving) takeCPUs() error {
 		}
 	}
 	return nil
+}
+
+// takeSeen keeps what the guest sees, where that is more than it was given.
+func (s *saving) takeSeen(cpu VCPU) error {
+	seen, err := seenCPUID(cpu, s.m.cpuid)
+	if err == nil && CheckCPUID(seen, s.m.cpuid) != nil {
+		s.state.Seen = seen
+	}
+	return err
 }
 
 func (m *Machine) xsaveSize() int { return m.vm.XSaveSize() }

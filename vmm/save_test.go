@@ -386,6 +386,63 @@ func TestMissingFeaturesAreNamed(t *testing.T) {
 	}
 }
 
+// Processors of two makers keep the vector registers at different places.
+func TestMovedStateIsRefused(t *testing.T) {
+	table := func(offset uint32) []x86.CPUIDEntry {
+		return []x86.CPUIDEntry{
+			{Function: 0xd, Flags: 1, EAX: 0xe7},
+			{Function: 0xd, Flags: 1, Index: 2, EAX: 256, EBX: 576},
+			{Function: 0xd, Flags: 1, Index: 6, EAX: 512, EBX: offset},
+		}
+	}
+	var missing *vmm.FeatureError
+	if err := vmm.CheckCPUID(table(896), table(1152)); !errors.As(err, &missing) || strings.Join(missing.Missing, " ") != "xsave-component-6-at-896" {
+		t.Errorf("%v", err)
+	}
+	if err := vmm.CheckCPUID(table(896), table(896)); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a host shows its guests beyond what they are given counts too.
+func TestSeenFeaturesAreChecked(t *testing.T) {
+	accelerators(t, func(t *testing.T, accel string) {
+		r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: accel})
+		dir := filepath.Join(t.TempDir(), "s")
+		save(t, r.Machine, dir, vmm.SaveOptions{})
+		r.stop()
+		s, err := snapshot.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := vmm.CheckHost(s.State); err != nil {
+			t.Error(err)
+		}
+		if s.State.Seen == nil {
+			s.State.Seen = s.State.CPUID
+		}
+		s.State.Seen = append([]x86.CPUIDEntry(nil), s.State.Seen...)
+		for i := range s.State.Seen {
+			if e := &s.State.Seen[i]; e.Function == 7 && e.Index == 0 {
+				e.ECX |= 1 << 29 // enqcmd, which no guest is given
+			}
+		}
+		var missing *vmm.FeatureError
+		if err := vmm.CheckHost(s.State); !errors.As(err, &missing) || len(missing.Missing) != 1 {
+			t.Errorf("the host: %v", err)
+		}
+		m, err := vmm.Restore(vmm.Config{Devices: devices()}, s)
+		if err == nil {
+			err = m.Run(context.Background())
+			_ = m.Close()
+		}
+		if !errors.As(err, &missing) || len(missing.Missing) != 1 {
+			t.Errorf("restored: %v", err)
+		}
+	})
+}
+
 // Guests with ACPI learn that they are not the only ones to go on from here.
 func TestGenerationDiffers(t *testing.T) {
 	r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: "soft", ACPI: true, Generation: [16]byte{1}})

@@ -54,6 +54,11 @@ func (c *vcpu) create() error {
 
 func (c *vcpu) prepare() error {
 	if s := c.m.kept.from; s != nil {
+		if c.m.kept.unseen {
+			if err := checkSeen(s.State, c.cpu, c.m.cpuid); err != nil {
+				return err
+			}
+		}
 		return c.load(&s.State.CPUs[c.id])
 	}
 	c.setMTRRs()

@@ -149,11 +149,7 @@ func describeSnapshot(s *snapshot.Snapshot) *snapshotInfo {
 
 // restorable says why this host cannot restore s, if so.
 func restorable(s *snapshot.Snapshot, image *snapshot.Image) error {
-	host, err := vmm.HostCPUID(vmm.Accelerator(s.State.Machine.Accel))
-	if err != nil {
-		return err
-	}
-	if err := vmm.CheckCPUID(s.State.CPUID, host); err != nil {
+	if err := vmm.CheckHost(s.State); err != nil {
 		return err
 	}
 	if image == nil {

@@ -23,6 +23,9 @@ type State struct {
 	Sums []uint32 `json:"sums"`
 
 	CPUID []x86.CPUIDEntry `json:"cpuid"` // the accelerator's, before topology
+	// Seen is what the first CPU's guest saw, where its host does not leave it
+	// at CPUID and adds features.
+	Seen  []x86.CPUIDEntry `json:"seen,omitempty"`
 	CPUs  []CPU            `json:"cpus"`
 	Chips x86.Chips        `json:"chips"`
 	Clock uint64           `json:"clock"` // the machine's time in nanoseconds
