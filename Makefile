@@ -5,9 +5,10 @@ BIN          := bin/vitrine
 STATICCHECK  := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME     ?= 5s
 LDFLAGS      := -s -w
+GUEST_TESTS  := ./vmm ./cmd/vitrine ./cmd/internal/lab
 export CGO_ENABLED = 0
 
-.PHONY: all run test test-slow check fuzz bench cross guest-images verify-images labs pictures screenshots view-vendor clean help
+.PHONY: all run test test-both test-slow check fuzz bench cross guest-images verify-images labs pictures screenshots view-vendor clean help
 
 all: $(BIN) ## build bin/vitrine
 
@@ -22,6 +23,11 @@ run: $(BIN) ## boot the embedded guest to a shell
 test: ## unit tests, guest tests (where /dev/kvm is), and each fuzz target for a moment
 	@./.ci/test
 	@FUZZTIME=$(FUZZTIME) ./.ci/fuzz
+
+# A guest at a time: two share what little an emulated kernel gets.
+test-both: ## the guest tests with each accelerator alone; hours where KVM emulates guest kernels
+	@PACKAGES="$(GUEST_TESTS)" VITRINE_TEST_ACCEL=soft ./.ci/test
+	@PACKAGES="$(GUEST_TESTS)" VITRINE_TEST_ACCEL=kvm ./.ci/test -timeout 12h -p 1 -parallel 1
 
 test-slow: ## also the guests that take minutes
 	@VITRINE_SLOW=1 ./.ci/test -timeout 60m

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 func loadsOf(t *testing.T, path string) (size uint64) {
@@ -76,10 +77,8 @@ func TestCoreOfAPausedMachine(t *testing.T) {
 // host's emulator lacks it; elsewhere the guest goes on to its end.
 func TestInstructionThatNobodyCompletes(t *testing.T) {
 	code := append([]byte{0xc5, 0xf8, 0x58, 0xc1}, powerOff...) // vaddps xmm0, xmm0, xmm1
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
-	}
-	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, code), Accel: "kvm"})
+	accel := acceltest.Only(t, acceltest.KVM, "it is about what the host's emulator lacks")
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, code), Accel: accel})
 	err := runFor(t, m, time.Minute)
 	if err == nil {
 		t.Log("the host executes it")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/gdb"
 	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 )
@@ -47,7 +48,7 @@ func debug(t *testing.T, cfg vmm.Config, commands ...string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), acceltest.Limit(time.Minute))
 	defer cancel()
 	if err := m.Pause(ctx); err != nil { // so that the debugger sees the first instruction
 		t.Fatal(err)
@@ -151,7 +152,7 @@ func TestGuestDebugger(t *testing.T) {
 	if err := os.WriteFile(file, elf.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := vmm.Config{Kernel: kernel, Accel: "soft", CPUs: 2, Memory: 128 << 20, CommandLine: "quiet panic=-1"}
+	cfg := vmm.Config{Kernel: kernel, Accel: acceltest.Of(t, acceltest.Soft), CPUs: 2, Memory: 128 << 20, CommandLine: "quiet panic=-1"}
 	out, end := debug(t, cfg, "symbol-file "+file, "hbreak start_kernel", "continue", "bt 1", "info threads",
 		"delete", "break sched_init", "continue", "bt 2", "stepi", "stepi", "x/i $rip",
 		"set {long}($rsp-512) = 0x1234567", "x/gx $rsp-512", "delete",

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // BenchmarkMachineExit is a machine's exits, whole: the guest writes to a
@@ -12,9 +13,7 @@ import (
 func BenchmarkMachineExit(b *testing.B) {
 	for _, accel := range []string{"soft", "kvm"} {
 		b.Run(accel, func(b *testing.B) {
-			if accel == "kvm" {
-				needKVM(b)
-			}
+			acceltest.Need(b, accel)
 			code := []byte{0xb9, 0, 0, 0, 0, 0xba, 0xff, 0x03, 0, 0} // mov ecx, N; mov edx, 0x3ff
 			binary.LittleEndian.PutUint32(code[1:], uint32(b.N))
 			code = append(code, 0xee, 0xff, 0xc9, 0x75, 0xfb) // out dx, al; dec ecx; jnz out

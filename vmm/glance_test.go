@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 func TestGlance(t *testing.T) {
@@ -82,7 +83,7 @@ func TestWatchMemory(t *testing.T) {
 // A look inside pauses a machine for a moment; others do not take that for a
 // pause.
 func TestAMomentIsNoPause(t *testing.T) {
-	m := spinning(t, vmm.Config{Accel: "soft"})
+	m := spinning(t, vmm.Config{Accel: acceltest.Of(t, acceltest.Soft)})
 	err := m.Standing(context.Background(), func() error {
 		if m.Paused() {
 			t.Error("the machine is said to be paused")

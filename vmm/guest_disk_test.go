@@ -16,6 +16,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/blk"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
@@ -147,7 +148,7 @@ func TestGuestDiscards(t *testing.T) {
 	g.sh("mkdir /tmp/mnt && mount -t ext4 -o discard /dev/vdb /tmp/mnt && dd if=/dev/urandom of=/tmp/mnt/file bs=1M count=8 && sync")
 	full := blocks(t, ext4)
 	g.sh("rm /tmp/mnt/file && sync && umount /tmp/mnt")
-	waitFor(t, 10*time.Second, func() string { return fmt.Sprintf("only %d bytes of 8 MiB became free", full-blocks(t, ext4)) },
+	waitFor(t, acceltest.Limit(10*time.Second), func() string { return fmt.Sprintf("only %d bytes of 8 MiB became free", full-blocks(t, ext4)) },
 		func() bool { return full-blocks(t, ext4) >= 7<<20 })
 	g.sh("mount -t ext4 /dev/vdb /tmp/mnt && dd if=/dev/urandom of=/tmp/mnt/file bs=1M count=8 && sync && rm /tmp/mnt/file && sync")
 	full = blocks(t, ext4)
@@ -208,7 +209,7 @@ func TestGuestDiskWithoutSpace(t *testing.T) {
 	if _, stderr, status := g.exec("dd", "if=/dev/urandom", "of=/dev/vda", "bs=1M", "count=8", "oflag=sync", "conv=notrunc"); status.ExitCode() == 0 {
 		t.Errorf("8 MiB found place in 4: %s", stderr)
 	}
-	waitFor(t, 10*time.Second, func() string { return "the guest's kernel knows of no I/O error" },
+	waitFor(t, acceltest.Limit(10*time.Second), func() string { return "the guest's kernel knows of no I/O error" },
 		func() bool { return strings.Contains(g.must("dmesg"), "I/O error, dev vda") })
 	// What found place is there, and the machine lives.
 	if got := g.sh("head -c 1048576 /dev/vda | wc -c"); strings.TrimSpace(got) != "1048576" {

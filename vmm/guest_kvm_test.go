@@ -14,19 +14,20 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
 // One guest under KVM is checked for all that depends on KVM: where KVM emulates
 // guest kernels its boot takes seconds, and a MiB of data one.
 func TestGuestUnderKVM(t *testing.T) {
-	needKVM(t)
+	accel := acceltest.Only(t, acceltest.KVM, "other tests check the same with the software CPU")
 	t.Parallel()
 	n, netdev := userNetwork(t)
 	file, content := rawFile(t, 1<<20)
 	out := &lines{}
 	g := bootGuest(t, vmm.Config{
-		Accel: "kvm", Console: vmm.Serial{Out: out}, CommandLine: "quiet " + addressed(n),
+		Accel: accel, Console: vmm.Serial{Out: out}, CommandLine: "quiet " + addressed(n),
 		Devices: []virtio.Device{newDisk(t, disk.Options{Path: file, ID: "first"}), netdev},
 	})
 	probe := g.probe()
@@ -114,17 +115,10 @@ func checkIdle(t *testing.T, g *guest) {
 
 // Several CPUs under KVM: many minutes where it emulates guest kernels.
 func TestCPUsUnderKVM(t *testing.T) {
-	needKVM(t)
+	accel := acceltest.Only(t, acceltest.KVM, "TestGuestCPUs is the same with any")
 	if os.Getenv("VITRINE_SLOW") == "" {
 		t.Skip("boots four CPUs under KVM: set VITRINE_SLOW=1")
 	}
 	t.Parallel()
-	checkCPUs(t, bootGuest(t, vmm.Config{Accel: "kvm", CPUs: 4}), 4)
-}
-
-func needKVM(t testing.TB) {
-	t.Helper()
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
-	}
+	checkCPUs(t, bootGuest(t, vmm.Config{Accel: accel, CPUs: 4}), 4)
 }

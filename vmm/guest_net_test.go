@@ -19,6 +19,7 @@ import (
 	virtionet "github.com/vitrine-vmm/vitrine/devices/virtio/net"
 	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/tap"
 	"github.com/vitrine-vmm/vitrine/vmm/usernet"
 )
@@ -90,7 +91,7 @@ func checkTCP(t *testing.T, g *guest, probe string, n int, l net.Listener, toHos
 	}
 
 	wait := g.background(probe, "receive", ":7000")
-	c, err := net.DialTimeout("tcp", toGuest, 10*time.Second)
+	c, err := net.DialTimeout("tcp", toGuest, acceltest.Limit(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func checkUDP(t *testing.T, g *guest, probe, toGuest string) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	_ = c.SetDeadline(time.Now().Add(acceltest.Limit(time.Minute)))
 	b := make([]byte, 64)
 	if _, err := c.Write([]byte("datagram")); err != nil {
 		t.Fatal(err)
@@ -132,9 +133,9 @@ func TestGuestAsksForItsAddress(t *testing.T) {
 	n, dev := userNetwork(t)
 	g := bootGuest(t, vmm.Config{CommandLine: guestimages.ParamNet + "dhcp", Devices: []virtio.Device{dev}})
 	want := fmt.Sprintf("inet %v/%d", n.GuestIP(), n.Subnet().Bits())
-	waitFor(t, time.Minute, func() string { return "no address by DHCP: " + g.must("ip", "addr") },
+	waitFor(t, acceltest.Limit(time.Minute), func() string { return "no address by DHCP: " + g.must("ip", "addr") },
 		func() bool { return strings.Contains(g.must("ip", "addr"), want) })
-	waitFor(t, time.Minute, func() string { return "no name server: " + g.sh("cat /etc/resolv.conf") },
+	waitFor(t, acceltest.Limit(time.Minute), func() string { return "no name server: " + g.sh("cat /etc/resolv.conf") },
 		func() bool { return strings.Contains(g.sh("cat /etc/resolv.conf || true"), n.DNS().String()) })
 	// The default route, its gateway in hexadecimal, the lowest byte first.
 	gateway := n.Gateway().As4()

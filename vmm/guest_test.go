@@ -20,12 +20,16 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio/vsock"
 	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/agent"
 )
 
 // patience is how long a guest may take for anything: a guest whose kernel KVM
 // emulates, on a host that is busy, takes minutes for what is done in seconds.
 const patience = 15 * time.Minute
+
+// deterministic is why some tests are the software CPU's alone.
+const deterministic = "a deterministic run counts instructions, which KVM does not"
 
 // testFolder holds what all tests of a run share: the embedded guest unpacked,
 // the probe. It is made when first needed.
@@ -140,8 +144,11 @@ func launch(t testing.TB, cfg vmm.Config) (g *guest, ready <-chan struct{}) {
 
 func embeddedGuest(t testing.TB, cfg vmm.Config) vmm.Config {
 	t.Helper()
-	if cfg.Accel == "" {
-		cfg.Accel = "soft"
+	switch {
+	case cfg.Deterministic:
+		cfg.Accel = acceltest.Only(t, acceltest.Soft, deterministic)
+	case cfg.Accel == "":
+		cfg.Accel = acceltest.Of(t, acceltest.Soft)
 	}
 	if cfg.Memory == 0 {
 		cfg.Memory = 128 << 20

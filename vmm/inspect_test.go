@@ -10,6 +10,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // spinning starts a guest that does nothing for ever.
@@ -64,7 +65,7 @@ func TestInspect(t *testing.T) {
 }
 
 func TestInspectRefuses(t *testing.T) {
-	m := spinning(t, vmm.Config{Accel: "soft"})
+	m := spinning(t, vmm.Config{Accel: acceltest.Of(t, acceltest.Soft)})
 	for what, q := range map[string]vmm.InspectQuery{
 		"nonsense": {}, "cpu": {CPU: 1}, "pagetable": {}, "queues": {Name: "absent"}, "pci": {}, "acpi": {},
 		"memory": {Addr: 0xffff_8000_0000_0000, HasA: true},
@@ -82,7 +83,7 @@ func TestInspectRefuses(t *testing.T) {
 // A look that comes before Run waits for the CPUs and does not keep Run from
 // making them.
 func TestInspectBeforeTheStart(t *testing.T) {
-	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0xeb, 0xfe}), Accel: "soft"})
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0xeb, 0xfe}), Accel: acceltest.Of(t, acceltest.Soft)})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	short, stop := context.WithTimeout(ctx, 20*time.Millisecond)

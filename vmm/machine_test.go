@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 )
 
@@ -17,13 +18,7 @@ import (
 // cannot run with KVM says so.
 func accelerators(t *testing.T, f func(t *testing.T, accel string)) {
 	t.Helper()
-	t.Run("soft", func(t *testing.T) { f(t, "soft") })
-	t.Run("kvm", func(t *testing.T) {
-		if _, err := os.Stat("/dev/kvm"); err != nil {
-			t.Skipf("no guest under KVM: %v", err)
-		}
-		f(t, "kvm")
-	})
+	acceltest.Each(t, f)
 }
 
 func newMachine(t testing.TB, cfg vmm.Config) *vmm.Machine {
@@ -237,7 +232,7 @@ func TestConfigMistakes(t *testing.T) {
 		"missing initrd":    {Kernel: kernel, Initrd: "/nonexistent"},
 	} {
 		if cfg.Accel == "" {
-			cfg.Accel = "soft"
+			cfg.Accel = acceltest.Of(t, acceltest.Soft)
 		}
 		if m, err := vmm.New(cfg); err == nil {
 			m.Close()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/vitrine-vmm/vitrine/devices/bus"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // doubler answers a read with twice what was written last.
@@ -35,7 +36,7 @@ func TestMMIODeviceOfOnesOwn(t *testing.T) {
 		0x8b, 0x43, 0x04, // mov eax, [rbx+4]
 		0x89, 0x43, 0x08, // mov [rbx+8], eax
 	}, powerOff...)
-	cfg := vmm.Config{Kernel: tinyKernel(t, code), Accel: "soft",
+	cfg := vmm.Config{Kernel: tinyKernel(t, code), Accel: acceltest.Of(t, acceltest.Soft),
 		MMIO: []vmm.MMIODevice{{Range: bus.Range{Base: 0xd0100000, Size: 16, Name: "doubler"}, Device: dev}}}
 	m := newMachine(t, cfg)
 	if _, err := m.Save(context.Background(), filepath.Join(t.TempDir(), "s"), vmm.SaveOptions{}); err == nil || !strings.Contains(err.Error(), "doubler") {

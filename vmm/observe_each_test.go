@@ -8,16 +8,20 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/trace/decode"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
+// instructions is why some tests are the software CPU's alone.
+const instructions = "KVM shows no single instructions"
+
 // executed runs a tiny guest and returns the trace of its CPU, a line an event
 // without times, and how it ended.
 func executed(t *testing.T, cfg vmm.Config, w *vmm.InstructionTrace, code ...byte) (string, error) {
 	t.Helper()
-	cfg.Kernel, cfg.Accel = tinyKernel(t, code), "soft"
+	cfg.Kernel, cfg.Accel = tinyKernel(t, code), acceltest.Only(t, acceltest.Soft, instructions)
 	m := newMachine(t, cfg)
 	tr, err := m.StartTrace(vmm.TraceOptions{Events: 1 << 12, Instructions: w})
 	if err != nil {
@@ -94,7 +98,7 @@ func TestInstructionsWanted(t *testing.T) {
 }
 
 func TestInstructionsWithAllRegisters(t *testing.T) {
-	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, counting), Accel: "soft"})
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, counting), Accel: acceltest.Only(t, acceltest.Soft, instructions)})
 	tr, err := m.StartTrace(vmm.TraceOptions{Events: 4096, Instructions: &vmm.InstructionTrace{All: true}})
 	if err != nil {
 		t.Fatal(err)

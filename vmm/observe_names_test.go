@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 	"github.com/vitrine-vmm/vitrine/vmm/trace/decode"
 )
@@ -13,7 +14,7 @@ import (
 // TestEveryPortHasAName: each port of each chip of a machine, read or written,
 // is named by its chip in a trace.
 func TestEveryPortHasAName(t *testing.T) {
-	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, powerOff), Accel: "soft", ACPI: true, Transport: vmm.TransportPCI})
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, powerOff), Accel: acceltest.Of(t, acceltest.Soft), ACPI: true, Transport: vmm.TransportPCI})
 	tr, err := m.StartTrace(vmm.TraceOptions{Events: 64})
 	if err != nil {
 		t.Fatal(err)

@@ -2,12 +2,12 @@ package vmm_test
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 )
 
@@ -16,9 +16,7 @@ import (
 // have the same features; where not, it is refused with the names of those that
 // it may be using.
 func TestGuestGoesOnWithTheOtherAccelerator(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("there is only one accelerator: %v", err)
-	}
+	acceltest.Only(t, acceltest.KVM, "it goes from each accelerator to the other")
 	for _, c := range [][2]string{{"soft", "kvm"}, {"kvm", "soft"}} {
 		t.Run(c[0]+" to "+c[1], func(t *testing.T) {
 			cfg := vmm.Config{Kernel: tinyKernel(t, computes(60_000)), Accel: c[0]}

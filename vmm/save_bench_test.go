@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // dirties is a guest that fills 16 MiB from 2 MiB on and then spins.
@@ -19,7 +20,7 @@ var dirties = []byte{
 }
 
 func dirtyGuest(b testing.TB) *running {
-	r := startNew(b, vmm.Config{Kernel: tinyKernel(b, dirties), Accel: "soft", Memory: 256 << 20})
+	r := startNew(b, vmm.Config{Kernel: tinyKernel(b, dirties), Accel: acceltest.Of(b, acceltest.Soft), Memory: 256 << 20})
 	for begun, _ := r.Memory().LoadUint32(0x100000); ; time.Sleep(time.Millisecond) {
 		if v, _ := r.Memory().LoadUint32(0x100000); v != begun {
 			return r

@@ -16,6 +16,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
@@ -319,7 +320,7 @@ func TestDifferenceIsSmall(t *testing.T) {
 }
 
 func TestBaseMustBeKnown(t *testing.T) {
-	cfg := vmm.Config{Kernel: tinyKernel(t, spin), Accel: "soft"}
+	cfg := vmm.Config{Kernel: tinyKernel(t, spin), Accel: acceltest.Of(t, acceltest.Soft)}
 	a, b := startNew(t, cfg), startNew(t, cfg)
 	defer a.stop()
 	defer b.stop()
@@ -339,7 +340,7 @@ func TestBaseMustBeKnown(t *testing.T) {
 }
 
 func TestRestoreRefuses(t *testing.T) {
-	r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: "soft"})
+	r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: acceltest.Of(t, acceltest.Soft)})
 	dir := filepath.Join(t.TempDir(), "s")
 	save(t, r.Machine, dir, vmm.SaveOptions{})
 	r.stop()
@@ -445,7 +446,7 @@ func TestSeenFeaturesAreChecked(t *testing.T) {
 
 // Guests with ACPI learn that they are not the only ones to go on from here.
 func TestGenerationDiffers(t *testing.T) {
-	r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: "soft", ACPI: true, Generation: [16]byte{1}})
+	r := startNew(t, vmm.Config{Kernel: tinyKernel(t, spin), Accel: acceltest.Of(t, acceltest.Soft), ACPI: true, Generation: [16]byte{1}})
 	dir := filepath.Join(t.TempDir(), "s")
 	save(t, r.Machine, dir, vmm.SaveOptions{})
 	r.stop()

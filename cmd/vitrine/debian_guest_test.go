@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 const (
@@ -173,9 +175,7 @@ func TestDebian(t *testing.T) {
 		{"own kernel", "kvm", own, 45 * time.Minute, "cloud-amd64"},
 	} {
 		t.Run(c.name+" on "+c.accel, func(t *testing.T) {
-			if _, err := os.Stat("/dev/kvm"); c.accel == "kvm" && err != nil {
-				t.Skipf("no guest under KVM: %v", err)
-			}
+			acceltest.Only(t, c.accel, "the other has a case of its own")
 			bootDebian(t, files.image, c.accel, c.args, c.login, c.release)
 		})
 	}

@@ -8,9 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 func TestEmbeddedGuestDeterministicRunsHaveTheSameTrace(t *testing.T) {
+	acceltest.Only(t, acceltest.Soft, deterministic)
 	t.Setenv("VITRINE_CACHE", testCache)
 	for _, cpus := range []string{"1", "2"} {
 		var traces [2][]byte

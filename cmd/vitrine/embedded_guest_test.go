@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // testCache is a cache directory for all tests of a run, so that the embedded
@@ -36,10 +38,24 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
+// anyAccel is the accelerator for guests that run with any.
+func anyAccel(t testing.TB) string {
+	t.Helper()
+	return acceltest.Of(t, acceltest.Soft)
+}
+
+// deterministic is why some tests are the software CPU's alone.
+const deterministic = "a deterministic run counts instructions, which KVM does not"
+
 // embedded runs the embedded guest by the command line.
-func embedded(in io.Reader, args ...string) (status int, stdout, stderr string) {
+func embedded(t testing.TB, in io.Reader, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	return embeddedWith(anyAccel(t), in, args...)
+}
+
+func embeddedWith(accel string, in io.Reader, args ...string) (status int, stdout, stderr string) {
 	var o, e syncBuffer
-	status = run(context.Background(), append([]string{"vitrine", "run", "--accel", "soft"}, args...), in, &o, &e)
+	status = run(context.Background(), append([]string{"vitrine", "run", "--accel", accel}, args...), in, &o, &e)
 	return status, o.String(), e.String()
 }
 
@@ -57,19 +73,19 @@ func TestEmbeddedGuestPassesOnWhatACommandDoes(t *testing.T) {
 		{[]string{"poweroff"}, 0, "", ""},
 		{[]string{"reboot"}, 0, "", ""},
 	} {
-		status, stdout, stderr := embedded(strings.NewReader(""), append([]string{"--"}, c.command...)...)
+		status, stdout, stderr := embedded(t, strings.NewReader(""), append([]string{"--"}, c.command...)...)
 		if status != c.status || stdout != c.stdout || stderr != c.stderr {
 			t.Errorf("%q: status %d, output %q, errors %q, want %d, %q, %q", c.command, status, stdout, stderr, c.status, c.stdout, c.stderr)
 		}
 	}
-	if status, stdout, stderr := embedded(strings.NewReader(""), "--", "no-such-program"); status != 127 || stdout != "" || strings.Count(stderr, "\n") != 1 {
+	if status, stdout, stderr := embedded(t, strings.NewReader(""), "--", "no-such-program"); status != 127 || stdout != "" || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("no such program: status %d, output %q, errors %q", status, stdout, stderr)
 	}
 }
 
 func TestEmbeddedGuestsShellReadsStandardInput(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", testCache)
-	status, stdout, stderr := embedded(strings.NewReader("uname -s\ncat /proc/sys/kernel/ostype\nexit 5\n"))
+	status, stdout, stderr := embedded(t, strings.NewReader("uname -s\ncat /proc/sys/kernel/ostype\nexit 5\n"))
 	if status != 5 || stdout != "Linux\nLinux\n" {
 		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
 	}
@@ -83,7 +99,7 @@ func TestEmbeddedGuestCarriesDataIntact(t *testing.T) {
 		random[i] = byte(r.Uint32())
 	}
 	for name, data := range map[string][]byte{"text": []byte(base64.StdEncoding.EncodeToString(random)), "bytes": random} {
-		status, stdout, stderr := embedded(bytes.NewReader(data), "--", "cat")
+		status, stdout, stderr := embedded(t, bytes.NewReader(data), "--", "cat")
 		if status != 0 || stdout != string(data) {
 			t.Errorf("%s: status %d, %d bytes of %d, errors %q", name, status, len(stdout), len(data), stderr)
 		}
@@ -92,7 +108,7 @@ func TestEmbeddedGuestCarriesDataIntact(t *testing.T) {
 
 func TestEmbeddedGuestSeesItsMachine(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", testCache)
-	status, stdout, stderr := embedded(strings.NewReader(""), "--cpus", "2", "--memory", "64M", "--append", "extra=word", "--",
+	status, stdout, stderr := embedded(t, strings.NewReader(""), "--cpus", "2", "--memory", "64M", "--append", "extra=word", "--",
 		"sh", "-c", "cat /sys/devices/system/cpu/online /proc/cmdline")
 	if status != 0 || !strings.HasPrefix(stdout, "0-1\n") || !strings.HasSuffix(stdout, " extra=word\n") || !strings.Contains(stdout, "vitrine.ip=eth0:10.0.2.15/24") {
 		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
@@ -102,21 +118,19 @@ func TestEmbeddedGuestSeesItsMachine(t *testing.T) {
 // The shell may be on the serial port too; it echoes what it is told.
 func TestEmbeddedGuestsShellOnTheSerialPort(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", testCache)
-	status, stdout, stderr := embedded(strings.NewReader("echo $((6*7))\nexit\n"), "--console", "stdio")
+	status, stdout, stderr := embedded(t, strings.NewReader("echo $((6*7))\nexit\n"), "--console", "stdio")
 	if status != 0 || !strings.Contains(stdout, "Linux version") || !strings.Contains(stdout, "42\r\n") {
 		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
 	}
 }
 
 func TestEmbeddedGuestUnderKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
-	}
+	accel := acceltest.Only(t, acceltest.KVM, "other tests do the same with the software CPU")
 	if testing.Short() {
 		t.Skip("takes seconds where KVM emulates guest kernels")
 	}
 	t.Setenv("VITRINE_CACHE", testCache)
-	status, stdout, stderr := embedded(strings.NewReader(""), "--accel", "kvm", "--", "uname", "-s")
+	status, stdout, stderr := embeddedWith(accel, strings.NewReader(""), "--", "uname", "-s")
 	if status != 0 || stdout != "Linux\n" || stderr != "" {
 		t.Errorf("status %d, output %q, errors %q", status, stdout, stderr)
 	}

@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // Whatever is asked of a machine's views, it is answered, and the guest runs
 // on.
 func FuzzInspectRequests(f *testing.F) {
-	m, err := vmm.New(vmm.Config{Kernel: tinyKernel(f, forever), Memory: 16 << 20, Accel: "soft"})
+	m, err := vmm.New(vmm.Config{Kernel: tinyKernel(f, forever), Memory: 16 << 20, Accel: acceltest.Of(f, acceltest.Soft)})
 	if err != nil {
 		f.Fatal(err)
 	}

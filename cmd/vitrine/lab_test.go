@@ -36,14 +36,14 @@ func TestLabCommands(t *testing.T) {
 		{"show --hint 4 1", statusUsage, "hints 1 to 3"},
 		{"show --lang xx 1", statusUsage, "want en or ko"},
 		{"show --exercise 3", 0, "The tables for that are missing"},
-		{"run --accel soft 1", 0, "4\n"},
-		{"run --accel soft --limit 100ms 1 " + garbage, statusCrash, "has not halted; it is here"},
+		{"run --accel ANY 1", 0, "4\n"},
+		{"run --accel ANY --limit 100ms 1 " + garbage, statusCrash, "has not halted; it is here"},
 		{"run --limit 0s 1", statusUsage, "must be positive"},
-		{"run --accel soft 1 /nonexistent/my.s", statusFailure, "no such file"},
-		{"check --accel soft 1", statusFailure, "not yet: COM1 must send"},
-		{"run --accel soft 5", 0, "read of 1 byte at 0x0: 0x3\n0123\n"},
-		{"check --accel soft 5 my.s", statusUsage, "my.s: lab 5 takes a .go file"},
-		{"check --accel soft 4 my.go", statusUsage, "my.go: lab 4 takes a .s file"},
+		{"run --accel ANY 1 /nonexistent/my.s", statusFailure, "no such file"},
+		{"check --accel ANY 1", statusFailure, "not yet: COM1 must send"},
+		{"run --accel ANY 5", 0, "read of 1 byte at 0x0: 0x3\n0123\n"},
+		{"check --accel ANY 5 my.s", statusUsage, "my.s: lab 5 takes a .go file"},
+		{"check --accel ANY 4 my.go", statusUsage, "my.go: lab 4 takes a .s file"},
 		{"show --file picture.svg 4", 0, "<svg"},
 		{"show --file none.svg 4", statusUsage, "demo.s"},
 		{"show --exercise 5", 0, "type Device struct"},
@@ -51,7 +51,7 @@ func TestLabCommands(t *testing.T) {
 		{"show 77", statusUsage, "no lab \"77\""},
 		{"show", statusUsage, "no lab"},
 	} {
-		status, out, errOut := labRun(t, strings.Fields(c.args)...)
+		status, out, errOut := labRun(t, strings.Fields(strings.ReplaceAll(c.args, "ANY", anyAccel(t)))...)
 		if status != c.status || !strings.Contains(out+errOut, c.want) {
 			t.Errorf("lab %s: status %d, want %d and %q:\n%s%s", c.args, status, c.status, c.want, out, errOut)
 		}
@@ -67,11 +67,11 @@ func TestLabWithoutTools(t *testing.T) {
 	}
 	t.Setenv("PATH", t.TempDir())
 	for args, want := range map[string]string{
-		"check --accel soft 4 " + source + ".s":  "as is not installed: install GNU binutils",
-		"run --accel soft 5 " + source + ".go":   "go is not installed",
-		"check --accel soft 5 " + source + ".go": "go is not installed",
+		"check --accel ANY 4 " + source + ".s":  "as is not installed: install GNU binutils",
+		"run --accel ANY 5 " + source + ".go":   "go is not installed",
+		"check --accel ANY 5 " + source + ".go": "go is not installed",
 	} {
-		status, out, errOut := labRun(t, strings.Fields(args)...)
+		status, out, errOut := labRun(t, strings.Fields(strings.ReplaceAll(args, "ANY", anyAccel(t)))...)
 		if status != statusFailure || !strings.Contains(out+errOut, want) {
 			t.Errorf("lab %s: status %d, want %q:\n%s%s", args, status, want, out, errOut)
 		}

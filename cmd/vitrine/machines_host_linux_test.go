@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/control"
 )
 
@@ -113,7 +114,7 @@ func TestMachinesOnABridge(t *testing.T) {
 	reaches("left", "10.78.0.12") // the others go on
 	want(t, "stop", "--time", "60s", "left", "right")
 	want(t, "rm", "left", "right", "killed")
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // the kernel takes devices away in its own time
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); ; time.Sleep(10 * time.Millisecond) { // the kernel takes devices away in its own time
 		got := links(t)
 		if slices.Equal(got, before) {
 			return
@@ -163,7 +164,7 @@ func TestGuestOutlivesAFullRunDirectory(t *testing.T) {
 	if got := want(t, "logs", "loud"); !strings.HasPrefix(got, "1\n2\n3\n") {
 		t.Errorf("the log begins with %.40q", got)
 	}
-	status, _, stderr := command("run", "--detach", "--accel", "soft", "--name", "late")
+	status, _, stderr := command("run", "--detach", "--accel", anyAccel(t), "--name", "late")
 	if status != statusFailure || !strings.Contains(stderr, "no space left") || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("a new machine: status %d, %q", status, stderr)
 	}
@@ -190,7 +191,7 @@ func TestAllKilledAtOnce(t *testing.T) {
 	var cmds []*exec.Cmd
 	for i := range 20 {
 		name := fmt.Sprintf("k%02d", i)
-		cmds = append(cmds, beginRun(t, "run", "--detach", "--accel", "soft", "--memory", "96M", "--name", name,
+		cmds = append(cmds, beginRun(t, "run", "--detach", "--accel", anyAccel(t), "--memory", "96M", "--name", name,
 			"--vsock", filepath.Join(sockets, name), "--share", sockets+":share:ro"))
 	}
 	for _, i := range r.Perm(len(cmds)) {
@@ -220,7 +221,7 @@ func TestAllKilledAtOnce(t *testing.T) {
 		}
 	}
 	start(t, "next")
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) { // it cleans up once it runs
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); ; time.Sleep(10 * time.Millisecond) { // it cleans up once it runs
 		left := leftIn(t, sockets)
 		if left == nil {
 			break

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // seat is a user at a terminal who has given a command line.
@@ -48,7 +50,7 @@ func (s *seat) types(text string) {
 // sees waits until the screen has shown text.
 func (s *seat) sees(text string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.screen.String(), text); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); !strings.Contains(s.screen.String(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("want %q on the screen, which has %q", text, s.screen.String())
 		}
@@ -61,7 +63,7 @@ func (s *seat) status() int {
 	select {
 	case n := <-s.ended:
 		return n
-	case <-time.After(time.Minute):
+	case <-time.After(acceltest.Limit(time.Minute)):
 		s.t.Fatalf("the command does not end; the screen has %q", s.screen.String())
 		return -1
 	}
@@ -166,7 +168,7 @@ func TestInteractiveCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The two streams come as they come.
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(out.String(), "ready") || !strings.Contains(out.String(), "got a word"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); !strings.Contains(out.String(), "ready") || !strings.Contains(out.String(), "got a word"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the console has %q, errors %q", out.String(), errs.String())
 		}
@@ -177,7 +179,7 @@ func TestInteractiveCommand(t *testing.T) {
 	want(t, "kill", "pipe")
 	select {
 	case <-ended:
-	case <-time.After(time.Minute):
+	case <-time.After(acceltest.Limit(time.Minute)):
 		t.Fatal("the console does not end with the machine")
 	}
 }
@@ -187,7 +189,7 @@ func TestTopAndStatsGoOn(t *testing.T) {
 	start(t, "busy")
 	s := sit(t, "top")
 	frames := func() int { return strings.Count(s.screen.String(), "vitrine top · ") }
-	for deadline := time.Now().Add(time.Minute); frames() < 3; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); frames() < 3; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the screen has %q", s.screen.String())
 		}
@@ -201,7 +203,7 @@ func TestTopAndStatsGoOn(t *testing.T) {
 	}
 
 	s = sit(t, "stats", "--watch", "busy")
-	for deadline := time.Now().Add(time.Minute); strings.Count(s.screen.String(), "NAME ") < 2; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); strings.Count(s.screen.String(), "NAME ") < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("stats --watch has shown %q", s.screen.String())
 		}
@@ -216,7 +218,7 @@ func TestTopAndStatsGoOn(t *testing.T) {
 	go func() {
 		ended <- run(ctx, []string{"vitrine", "stats", "--watch", "--json", "busy"}, strings.NewReader(""), &out, &errs)
 	}()
-	for deadline := time.Now().Add(time.Minute); strings.Count(out.String(), "\n") < 2; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); strings.Count(out.String(), "\n") < 2; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("stats --watch --json has printed %q, %s", out.String(), errs.String())
 		}

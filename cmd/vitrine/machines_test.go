@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/control"
 )
 
@@ -68,7 +69,7 @@ func want(t testing.TB, args ...string) string {
 // start leaves a machine with the embedded guest in the background.
 func start(t testing.TB, name string, args ...string) {
 	t.Helper()
-	args = append([]string{"run", "--detach", "--accel", "soft", "--memory", "96M", "--name", name}, args...)
+	args = append([]string{"run", "--detach", "--accel", anyAccel(t), "--memory", "96M", "--name", name}, args...)
 	if got := want(t, args...); got != name+"\n" {
 		t.Fatalf("run --detach printed %q", got)
 	}
@@ -111,7 +112,7 @@ func TestTwentyMachinesAtOnce(t *testing.T) {
 		name := fmt.Sprintf("m%02d", i)
 		names = append(names, name)
 		wg.Go(func() {
-			status, _, stderr := command("run", "--detach", "--accel", "soft", "--memory", "96M", "--net", "user", "--name", name,
+			status, _, stderr := command("run", "--detach", "--accel", anyAccel(t), "--memory", "96M", "--net", "user", "--name", name,
 				"--vsock", filepath.Join(sockets, name))
 			if status != 0 {
 				t.Errorf("%s: status %d, %s", name, status, stderr)
@@ -214,7 +215,7 @@ func TestMachinesKilledAtRandomMoments(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 8 {
 		socket := filepath.Join(t.TempDir(), "vsock")
-		args := []string{"run", "--detach", "--accel", "soft", "--memory", "96M", "--name", "victim", "--vsock", socket}
+		args := []string{"run", "--detach", "--accel", anyAccel(t), "--memory", "96M", "--name", "victim", "--vsock", socket}
 		cmd := beginRun(t, args...)
 		time.Sleep(time.Duration(r.IntN(250)) * time.Millisecond)
 		if err := cmd.Process.Kill(); err != nil {
@@ -247,11 +248,11 @@ func TestMachinesKilledAtRandomMoments(t *testing.T) {
 func TestTwoRunsWithOneName(t *testing.T) {
 	newState(t)
 	start(t, "twin")
-	status, _, stderr := command("run", "--accel", "soft", "--name", "twin", "--", "true")
+	status, _, stderr := command("run", "--accel", anyAccel(t), "--name", "twin", "--", "true")
 	if status != statusFailure || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, `machine "twin" is running`) {
 		t.Errorf("in the foreground: status %d, %q", status, stderr)
 	}
-	status, stdout, stderr := command("run", "--detach", "--accel", "soft", "--name", "twin")
+	status, stdout, stderr := command("run", "--detach", "--accel", anyAccel(t), "--name", "twin")
 	if status != statusFailure || stdout != "" || !strings.Contains(stderr, `machine "twin" is running`) {
 		t.Errorf("in the background: status %d, %q", status, stderr)
 	}
@@ -342,7 +343,7 @@ func TestExitStatusOfACommandInTheBackground(t *testing.T) {
 		t.Errorf("logs of one that cannot run: %q", got)
 	}
 	// A machine that never ran leaves nothing: its user has been told.
-	if status, _, stderr := command("run", "--detach", "--accel", "soft", "--name", "never", "--net", "bridge=none-such"); status != statusFailure || strings.Count(stderr, "\n") != 1 {
+	if status, _, stderr := command("run", "--detach", "--accel", anyAccel(t), "--name", "never", "--net", "bridge=none-such"); status != statusFailure || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("without its bridge: status %d, %q", status, stderr)
 	}
 	if got := want(t, "ps", "-a"); strings.Contains(got, "never") {
@@ -427,7 +428,7 @@ func TestMachinesOfAFile(t *testing.T) {
 networks:
   lan: {mode: user, group: ` + fmt.Sprintf("t%d", os.Getpid()) + `}
 machines:
-  one: &base {accel: soft, memory: "${TEST_MEMORY:-96M}", net: lan}
+  one: &base {accel: ` + anyAccel(t) + `, memory: "${TEST_MEMORY:-96M}", net: lan}
   two: {<<: *base}
 `
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -486,7 +487,7 @@ func TestVsockBothWays(t *testing.T) {
 	go func() {
 		echo <- run(context.Background(), []string{"vitrine", "exec", "sock", probe, "echo", "5000"}, strings.NewReader(""), &ready, &ready)
 	}()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(ready.String(), "ready"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); !strings.Contains(ready.String(), "ready"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the guest's listener says %q", ready.String())
 		}
@@ -554,7 +555,7 @@ func memoryOf(t *testing.T, name string) uint64 {
 // awaitMemory waits until the guest's memory on the host is as it should be.
 func awaitMemory(t *testing.T, name, what string, ok func(uint64) bool) (n uint64) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(acceltest.Limit(time.Minute)); ; time.Sleep(20 * time.Millisecond) {
 		if n = memoryOf(t, name); ok(n) {
 			return n
 		}
@@ -581,7 +582,7 @@ func TestBalloonGivesMemoryToTheHost(t *testing.T) {
 	want(t, "balloon", "round", "32M")
 	awaitBalloon := func(taken string) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !strings.Contains(want(t, "balloon", "round"), taken); time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(acceltest.Limit(time.Minute)); !strings.Contains(want(t, "balloon", "round"), taken); time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("want %s: %s", taken, want(t, "balloon", "round"))
 			}

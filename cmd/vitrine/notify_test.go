@@ -34,7 +34,7 @@ func TestNotifyFlag(t *testing.T) {
 // The embedded guest boots, and runs a command, with every notification an exit.
 func TestGuestWithNotificationsThatExit(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", testCache)
-	status, stdout, stderr := embedded(strings.NewReader(""), "--notify", "exit", "--", "echo", "by exits")
+	status, stdout, stderr := embedded(t, strings.NewReader(""), "--notify", "exit", "--", "echo", "by exits")
 	if status != 0 || stdout != "by exits\n" {
 		t.Errorf("status %d, output %q; errors %q", status, stdout, stderr)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
@@ -57,38 +58,32 @@ func leavesNothing(t *testing.T, cmd *exec.Cmd) {
 // Whenever SIGTERM comes, from the first moment of the process to the guest's
 // last, the program ends and leaves no process.
 func TestGuestEndsBySIGTERMAtAnyMoment(t *testing.T) {
-	accels := []string{"soft"}
-	if _, err := os.Stat("/dev/kvm"); err == nil {
-		accels = append(accels, "kvm")
-	}
-	for _, accel := range accels {
-		t.Run(accel, func(t *testing.T) {
-			t.Parallel()
-			for delay := time.Millisecond; delay < time.Second; delay = delay*7/4 + time.Millisecond {
-				cmd := program(t, "run", "--accel", accel, "--", "sleep", "1000")
-				var errs bytes.Buffer
-				cmd.Stderr = &errs
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(delay)
-				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-					t.Fatal(err)
-				}
-				ended := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
-				err := cmd.Wait()
-				if !ended.Stop() {
-					t.Errorf("after %v: SIGTERM does not end it", delay)
-				}
-				// Before the program has its handler the signal itself ends it.
-				state := cmd.ProcessState.Sys().(syscall.WaitStatus)
-				if state.ExitStatus() != 128+int(syscall.SIGTERM) && state.Signal() != syscall.SIGTERM {
-					t.Errorf("after %v: %v, errors %q", delay, err, errs.String())
-				}
-				leavesNothing(t, cmd)
+	acceltest.Each(t, func(t *testing.T, accel string) {
+		t.Parallel()
+		for delay := time.Millisecond; delay < time.Second; delay = delay*7/4 + time.Millisecond {
+			cmd := program(t, "run", "--accel", accel, "--", "sleep", "1000")
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
+			time.Sleep(delay)
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			ended := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+			err := cmd.Wait()
+			if !ended.Stop() {
+				t.Errorf("after %v: SIGTERM does not end it", delay)
+			}
+			// Before the program has its handler the signal itself ends it.
+			state := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if state.ExitStatus() != 128+int(syscall.SIGTERM) && state.Signal() != syscall.SIGTERM {
+				t.Errorf("after %v: %v, errors %q", delay, err, errs.String())
+			}
+			leavesNothing(t, cmd)
+		}
+	})
 }
 
 // untilSaid starts the program and waits until its output has a line that
@@ -108,7 +103,7 @@ func untilSaid(t *testing.T, cmd *exec.Cmd, word string) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	stuck := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
+	stuck := time.AfterFunc(acceltest.Limit(3*time.Minute), func() { _ = cmd.Process.Kill() })
 	defer stuck.Stop()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -163,7 +158,7 @@ func TestGuestDataSurvivesKill(t *testing.T) {
 				t.Error("the base changed")
 			}
 			want := fmt.Sprintf("%x", sha256.Sum256(data))
-			out, err := program(t, "run", "--accel", "soft", "--net", "none", "--disk", setting, "--", "sh", "-c", c.read).Output()
+			out, err := program(t, "run", "--accel", anyAccel(t), "--net", "none", "--disk", setting, "--", "sh", "-c", c.read).Output()
 			if err != nil || !strings.HasPrefix(string(out), want) {
 				t.Errorf("another guest reads %q, %v; want %s", out, err, want)
 			}
@@ -212,7 +207,7 @@ func overlayOf(t *testing.T, base string) string {
 // synced, and kills the VMM.
 func killAfterSync(t *testing.T, source, target, command string) {
 	t.Helper()
-	cmd := program(t, "run", "--accel", "soft", "--net", "none", "--disk", source+",ro", "--disk", target, "--", "sh", "-c", command)
+	cmd := program(t, "run", "--accel", anyAccel(t), "--net", "none", "--disk", source+",ro", "--disk", target, "--", "sh", "-c", command)
 	untilSaid(t, cmd, "synced")
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

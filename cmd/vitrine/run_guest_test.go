@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // tinyKernel writes an ELF kernel that consists of code, entered in 64-bit
@@ -84,6 +86,18 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
+// withoutAdvice leaves out the line that says what a host's KVM does with guest
+// kernels, where it emulates them.
+func withoutAdvice(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if !strings.Contains(line, "KVM emulates guest kernels") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 // guestRun runs a kernel by the command line and returns what became of it.
 func guestRun(in io.Reader, args ...string) (status int, stdout, stderr string) {
 	var o, e syncBuffer
@@ -95,13 +109,7 @@ func guestRun(in io.Reader, args ...string) (status int, stdout, stderr string) 
 // eachAccel runs a test with each accelerator; with KVM only where it is.
 func eachAccel(t *testing.T, f func(t *testing.T, accel string)) {
 	t.Setenv("VITRINE_CACHE", t.TempDir())
-	t.Run("soft", func(t *testing.T) { f(t, "soft") })
-	t.Run("kvm", func(t *testing.T) {
-		if _, err := os.Stat("/dev/kvm"); err != nil {
-			t.Skipf("no guest under KVM: %v", err)
-		}
-		f(t, "kvm")
-	})
+	acceltest.Each(t, f)
 }
 
 func TestHowGuestsEnd(t *testing.T) {
@@ -188,7 +196,7 @@ func TestConsoleIntoAFile(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", t.TempDir())
 	file := filepath.Join(t.TempDir(), "console")
 	kernel := tinyKernel(t, out(0x3f8, 'x'), powerOff)
-	status, stdout, stderr := guestRun(nil, "--kernel", kernel, "--accel", "soft", "--console", file)
+	status, stdout, stderr := guestRun(nil, "--kernel", kernel, "--accel", anyAccel(t), "--console", file)
 	text, err := os.ReadFile(file)
 	if status != 0 || stdout != "" || string(text) != "x" || err != nil {
 		t.Errorf("status %d, output %q, file %q, %v; errors %q", status, stdout, text, err, stderr)
@@ -201,8 +209,8 @@ func TestTooLittleMemory(t *testing.T) {
 	if err := os.WriteFile(initrd, make([]byte, 32<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, _, stderr := guestRun(nil, "--kernel", tinyKernel(t, powerOff), "--accel", "soft", "--initrd", initrd)
-	if status != statusFailure || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "memory") {
+	status, _, stderr := guestRun(nil, "--kernel", tinyKernel(t, powerOff), "--accel", anyAccel(t), "--initrd", initrd)
+	if stderr = withoutAdvice(stderr); status != statusFailure || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "memory") {
 		t.Errorf("status %d, errors %q", status, stderr)
 	}
 }
@@ -210,7 +218,7 @@ func TestTooLittleMemory(t *testing.T) {
 func TestKeysEndTheGuest(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", t.TempDir())
 	var e syncBuffer
-	r := newRunner(mustParse(t, "--net", "none", "--accel", "soft", "--kernel", tinyKernel(t, forever)), nil, io.Discard, &e)
+	r := newRunner(mustParse(t, "--net", "none", "--accel", anyAccel(t), "--kernel", tinyKernel(t, forever)), nil, io.Discard, &e)
 	r.in = newInput(&keys{r: strings.NewReader("\x01x")})
 	if err := r.run(context.Background()); err != nil {
 		t.Errorf("ended with %v, errors %q", err, e.String())

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 )
 
@@ -40,10 +41,11 @@ func newGuestShell(t *testing.T, args ...string) *guestShell {
 	t.Helper()
 	t.Setenv("VITRINE_CACHE", testCache)
 	t.Setenv("VITRINE_STATE", filepath.Join(t.TempDir(), "run"))
+	accel := anyAccel(t)
 	r, w := io.Pipe()
 	g := &guestShell{t: t, in: w, ended: make(chan int, 1)}
 	go func() {
-		g.ended <- run(context.Background(), append([]string{"vitrine", "run", "--accel", "soft", "--name", "m"}, args...), r, &g.out, &g.out)
+		g.ended <- run(context.Background(), append([]string{"vitrine", "run", "--accel", accel, "--name", "m"}, args...), r, &g.out, &g.out)
 	}()
 	t.Cleanup(func() {
 		w.Close()
@@ -59,7 +61,7 @@ func (g *guestShell) say(line string) {
 	g.asked++
 	mark := fmt.Sprintf("done-%d-", g.asked)
 	fmt.Fprintf(g.in, "%s\necho %s\n", line, mark)
-	for limit := time.Now().Add(10 * time.Minute); !strings.Contains(g.out.String(), mark); time.Sleep(2 * time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(5*time.Minute)); !strings.Contains(g.out.String(), mark); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(limit) {
 			g.t.Fatalf("the guest does not answer %q:\n%s", line, g.out.String())
 		}
@@ -200,7 +202,7 @@ func TestWarmMachines(t *testing.T) {
 	t.Setenv("VITRINE_CACHE", t.TempDir())
 	t.Setenv("VITRINE_STATE", filepath.Join(t.TempDir(), "run"))
 	warm := func(args ...string) string {
-		return vitrineOK(t, append([]string{"run", "--accel", "soft", "--warm"}, args...)...)
+		return vitrineOK(t, append([]string{"run", "--accel", anyAccel(t), "--warm"}, args...)...)
 	}
 	seen := make(map[string]bool)
 	for range 3 {
@@ -210,7 +212,7 @@ func TestWarmMachines(t *testing.T) {
 		}
 		seen[uuid] = true
 	}
-	kept := func() int { return strings.Count(vitrineOK(t, "cache", "ls"), "machine: --accel soft") }
+	kept := func() int { return strings.Count(vitrineOK(t, "cache", "ls"), "machine: --accel "+anyAccel(t)) }
 	if kept() != 1 {
 		t.Errorf("%d machines are kept after three runs of one kind", kept())
 	}

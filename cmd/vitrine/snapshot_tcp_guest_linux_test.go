@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // sink is a TCP server on the host that counts what each client sends.
@@ -53,7 +55,7 @@ func newSink(t *testing.T) *sink {
 // awaitMore waits until client i has sent more than n bytes.
 func (s *sink) awaitMore(t *testing.T, i int, n int64) int64 {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(time.Minute)); ; time.Sleep(2 * time.Millisecond) {
 		if got := s.got[i].Load(); got > n {
 			return got
 		}
@@ -121,7 +123,7 @@ func TestGuestForks(t *testing.T) {
 		want(t, "kill", name)
 	}
 	var left []string
-	for limit := time.Now().Add(30 * time.Second); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(30 * time.Second)); time.Now().Before(limit); time.Sleep(5 * time.Millisecond) {
 		if left, _ = filepath.Glob(filepath.Join(testCache, "forks", "*")); len(left) == 0 {
 			return
 		}

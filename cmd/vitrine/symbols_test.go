@@ -50,7 +50,7 @@ func TestSymbols(t *testing.T) {
 func TestGuestFunctionsHaveNames(t *testing.T) {
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	file := filepath.Join(t.TempDir(), "summary")
-	status, _, e := vitrine(nil, "trace", "--accel", "soft", "--summary", "--output", file, "--", "true")
+	status, _, e := vitrine(nil, "trace", "--accel", anyAccel(t), "--summary", "--output", file, "--", "true")
 	text, err := os.ReadFile(file)
 	if status != 0 || err != nil || !strings.Contains(string(text), "virtio_mmio_probe") {
 		t.Errorf("%d %v %s %s", status, err, e, text)

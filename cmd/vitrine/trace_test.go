@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // vitrine runs a command line and returns what became of it.
@@ -57,10 +59,10 @@ func TestTraceOfAMachineOfItsOwn(t *testing.T) {
 
 func TestTraceAsJSONWithAFilter(t *testing.T) {
 	t.Setenv("VITRINE_STATE", t.TempDir())
-	args := append(watched(t, "trace", "soft", out(0x3f8, 'H'), out(0x80, 1), powerOff, forever), "--json", "--filter", "port=0x3f8")
+	args := append(watched(t, "trace", anyAccel(t), out(0x3f8, 'H'), out(0x80, 1), powerOff, forever), "--json", "--filter", "port=0x3f8")
 	status, _, e := vitrine(nil, args...)
 	var l struct{ Kind, Device, What, Text string }
-	if err := json.Unmarshal([]byte(e), &l); status != 0 || err != nil || l.Device != "COM1" || l.What != "THR" {
+	if err := json.Unmarshal([]byte(withoutAdvice(e)), &l); status != 0 || err != nil || l.Device != "COM1" || l.What != "THR" {
 		t.Fatalf("%d %v %q", status, err, e)
 	}
 }
@@ -95,7 +97,7 @@ func TestMistakesInTraces(t *testing.T) {
 func TestRecordAndReplayByTheCommandLine(t *testing.T) {
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	file := filepath.Join(t.TempDir(), "r.vt")
-	args := append(watched(t, "record", "soft", out(0x3fb, 0x80), out(0x3f8, 12), out(0x3fb, 3), out(0x3f8, 'H'), powerOff, forever), "--output", file)
+	args := append(watched(t, "record", anyAccel(t), out(0x3fb, 0x80), out(0x3f8, 12), out(0x3fb, 3), out(0x3f8, 'H'), powerOff, forever), "--output", file)
 	if status, o, e := vitrine(nil, args...); status != 0 || o != "H" || !strings.Contains(e, "events in") {
 		t.Fatalf("%d %q %q", status, o, e)
 	}
@@ -120,9 +122,10 @@ func TestRecordAndReplayByTheCommandLine(t *testing.T) {
 func TestLooksIntoARunningMachine(t *testing.T) {
 	state := t.TempDir()
 	t.Setenv("VITRINE_STATE", state)
+	accel := anyAccel(t)
 	ended := make(chan int, 1)
 	go func() {
-		status, _, _ := vitrine(nil, append(watched(t, "run", "soft", times(1<<31, out(0x80, 1)), powerOff, forever), "--name", "busy", "--console", "none")...)
+		status, _, _ := vitrine(nil, append(watched(t, "run", accel, times(1<<31, out(0x80, 1)), powerOff, forever), "--name", "busy", "--console", "none")...)
 		ended <- status
 	}()
 	waitFor(t, func() bool { _, o, _ := vitrine(nil, "ps"); return strings.Contains(o, "running") })
@@ -169,7 +172,7 @@ func TestLooksIntoARunningMachine(t *testing.T) {
 
 func waitFor(t *testing.T, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(acceltest.Limit(time.Minute)); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("waited for nothing")
 		}
@@ -195,6 +198,7 @@ func TestCoreOfACrash(t *testing.T) {
 // TestTraceOfInstructions: by their function, as text, as JSON and with all
 // registers, without saying that it takes the software CPU.
 func TestTraceOfInstructions(t *testing.T) {
+	acceltest.Only(t, acceltest.Soft, "KVM shows no single instructions")
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	table := filepath.Join(t.TempDir(), "System.map")
 	if err := os.WriteFile(table, []byte("0000000000100000 T begin\n0000000000200000 T other\n"), 0o600); err != nil {

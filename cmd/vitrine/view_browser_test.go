@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/cmd/internal/view/chrome"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // visitor is somebody who looks at a view with a browser.
@@ -52,7 +53,7 @@ func (v *visitor) typeAtConsole(line, answer string) {
 }
 
 // browserTime is how long a visit may take on a host that is busy.
-const browserTime = 2 * time.Minute
+var browserTime = acceltest.Limit(2 * time.Minute)
 
 func visit(t *testing.T, url string) *visitor {
 	t.Helper()

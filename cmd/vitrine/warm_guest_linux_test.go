@@ -13,13 +13,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
-// warmRun is a run of vitrine run --accel soft --warm-at.
+// warmRun is a run of vitrine run --warm-at.
 func warmRun(t *testing.T, ctx context.Context, args ...string) (status int, out string) {
 	t.Helper()
 	var text syncBuffer
-	line := append([]string{"vitrine", "run", "--accel", "soft"}, args...)
+	line := append([]string{"vitrine", "run", "--accel", anyAccel(t)}, args...)
 	status = run(ctx, line, strings.NewReader(""), &text, &text)
 	return status, text.String()
 }
@@ -33,7 +35,7 @@ func newCaches(t *testing.T) {
 
 func keptMachines(t testing.TB) int {
 	t.Helper()
-	return strings.Count(vitrineOK(t, "cache", "ls"), "machine: --accel soft")
+	return strings.Count(vitrineOK(t, "cache", "ls"), "machine: --accel "+anyAccel(t))
 }
 
 // A program that was kept in its midst goes on there: its output goes on, and
@@ -74,7 +76,7 @@ func TestGuestProgramGoesOn(t *testing.T) {
 // ask fetches from a published port, until there is an answer.
 func ask(t testing.TB, address string) string {
 	t.Helper()
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(time.Minute)); time.Now().Before(limit); time.Sleep(time.Millisecond) {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			continue
@@ -176,7 +178,7 @@ func TestGuestServerIsKeptListening(t *testing.T) {
 	}
 	disk := serverDisk(t, buildServer(t))
 	note(ask(t, startServer(t, disk)))
-	for limit := time.Now().Add(time.Minute); keptMachines(t) == 0; time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(time.Minute)); keptMachines(t) == 0; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(limit) {
 			t.Fatal("the machine is not kept")
 		}

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"io/fs"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -10,9 +9,14 @@ import (
 	"time"
 
 	"github.com/vitrine-vmm/vitrine/docs/labs"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
-var soft = Options{Accel: "soft", Limit: 300 * time.Millisecond}
+// anyAccel are the options for programs that run with any accelerator.
+func anyAccel(t testing.TB) Options {
+	t.Helper()
+	return Options{Accel: acceltest.Of(t, acceltest.Soft), Limit: acceltest.Limit(300 * time.Millisecond)}
+}
 
 // expected is what expect.txt in a lab's folder says: of the demonstration, what
 // it sends, quoted as in Go; of the exercise as given and of each program that
@@ -52,7 +56,7 @@ func TestWrongProgramsAreDiagnosed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				broken, err := l.Check(t.Context(), program, soft)
+				broken, err := l.Check(t.Context(), program, anyAccel(t))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -65,7 +69,7 @@ func TestWrongProgramsAreDiagnosed(t *testing.T) {
 }
 
 func TestSolutionsAreRight(t *testing.T) {
-	o := soft
+	o := anyAccel(t)
 	o.Limit = time.Minute // not waited for
 	for _, l := range All() {
 		program, err := l.File("solution" + l.Made())
@@ -82,9 +86,7 @@ func TestSolutionsAreRight(t *testing.T) {
 // TestGuestSolutionsUnderKVM: what is right on the software CPU is right under
 // KVM.
 func TestGuestSolutionsUnderKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skip(err)
-	}
+	acceltest.Only(t, acceltest.KVM, "other tests do the same with the software CPU")
 	for _, l := range All() {
 		if l.Made() != ".bin" && l.Made() != ".go" || l.Folder == bootFolder {
 			continue
@@ -103,9 +105,7 @@ func TestGuestSolutionsUnderKVM(t *testing.T) {
 // TestGuestLoaderUnderKVM is lab 8 without its Linux, which takes long where the
 // host emulates guest kernels.
 func TestGuestLoaderUnderKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skip(err)
-	}
+	acceltest.Only(t, acceltest.KVM, "other tests do the same with the software CPU")
 	program, err := labs.Files.ReadFile(bootFolder + "/solution.bin")
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestGuestLoaderUnderKVM(t *testing.T) {
 }
 
 func TestDemosSayWhatTheirPagesTell(t *testing.T) {
-	o := soft
+	o := anyAccel(t)
 	o.Limit = 10 * time.Second
 	for _, l := range All() {
 		if l.Made() != ".bin" {

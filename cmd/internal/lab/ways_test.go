@@ -2,10 +2,11 @@ package lab
 
 import (
 	"bytes"
-	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // The table counts what the page says: an exit for each access, none for a
@@ -20,7 +21,7 @@ func TestExitsAreCountedSideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: time.Minute}, &b); err != nil {
+	if err := l.Runner()(t.Context(), program, Options{Accel: acceltest.Of(t, acceltest.Soft), Limit: time.Minute}, &b); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(b.String()), "\n")[2:]
@@ -46,7 +47,7 @@ func TestOwnProgramOfLab9IsRunBothWays(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: 300 * time.Millisecond}, &b); err != nil {
+	if err := l.Runner()(t.Context(), program, Options{Accel: acceltest.Of(t, acceltest.Soft), Limit: acceltest.Limit(300 * time.Millisecond)}, &b); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.String(); strings.Count(got, "one for all") != 2 || !strings.Contains(got, "--notify exit: the console sent") {
@@ -65,7 +66,7 @@ func TestClonesOfLab12(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := l.Runner()(t.Context(), program, Options{Accel: "soft", Limit: time.Minute}, &b); err != nil {
+	if err := l.Runner()(t.Context(), program, Options{Accel: acceltest.Of(t, acceltest.Soft), Limit: time.Minute}, &b); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"ready after", `clone A: "AV\n" after`, `clone B: "BV\n" after`, `clone C: "CV\n" after`} {
@@ -77,9 +78,7 @@ func TestClonesOfLab12(t *testing.T) {
 
 // The later labs are the same on KVM, where there are two who run at a time.
 func TestGuestSolutionsOnKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
-	}
+	acceltest.Only(t, acceltest.KVM, "other tests do the same with the software CPU")
 	for _, number := range []string{"9", "11", "12"} {
 		l, err := Find(number)
 		if err != nil {
