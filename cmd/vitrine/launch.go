@@ -15,6 +15,7 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio/rng"
 	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/disk"
 	"github.com/vitrine-vmm/vitrine/vmm/usernet"
 )
 
@@ -32,6 +33,7 @@ type launch struct {
 	networkIndex int              // which of the network devices it has
 	memory       *lateMemory      // the balloon's way to the guest's memory; nil without one
 	backends     []blk.Backend    // of the disks
+	pmems        []*disk.PMEM     // its persistent memory
 	opt          *runOptions      // nil until the machine is made
 	random       *rand.ChaCha8    // of the entropy device, with --deterministic
 	closers      []func() error

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/vitrine-vmm/vitrine/vmm/control"
+	"github.com/vitrine-vmm/vitrine/vmm/disk"
 )
 
 // manageOptions are the flags of run that make a machine one of many: its place
@@ -151,6 +152,7 @@ func (o *runOptions) parseShares(texts []string) error {
 type pmemOption struct {
 	path     string
 	readOnly bool
+	over     *disk.Layer // what is written goes here and not to the file; nil for the file
 }
 
 func (o *runOptions) parsePMEMs(texts []string) error {
@@ -165,7 +167,7 @@ func (o *runOptions) parsePMEMs(texts []string) error {
 		if t.first == "" {
 			return t.mistake("no file", "put it first: --pmem FILE,ro")
 		}
-		o.pmems = append(o.pmems, pmemOption{t.first, t.has("ro")})
+		o.pmems = append(o.pmems, pmemOption{path: t.first, readOnly: t.has("ro")})
 	}
 	return nil
 }

@@ -37,15 +37,23 @@ func (l *launch) openManaged(o *runOptions) error {
 		l.devices = append(l.devices, balloon.New(l.memory, balloon.Options{DeflateOnOOM: true}))
 	}
 	for _, p := range o.pmems {
-		f, err := disk.OpenPMEM(p.path, p.readOnly)
+		f, err := p.open()
 		if err != nil {
 			return err
 		}
 		l.onClose(f.Close)
+		l.pmems = append(l.pmems, f)
 		l.cfg.Persistent = append(l.cfg.Persistent, f)
 	}
 	l.cfg.HugePages = vmm.HugePages(o.hugepages)
 	return nil
+}
+
+func (p *pmemOption) open() (*disk.PMEM, error) {
+	if p.over != nil {
+		return disk.OpenPMEMOver(p.path, p.over)
+	}
+	return disk.OpenPMEM(p.path, p.readOnly)
 }
 
 func (l *launch) openVsock(o *runOptions) error {

@@ -37,20 +37,32 @@ func recordCommand() *cli.Command {
 				}
 				return recordMachine(c, name, path)
 			}
-			run, err := recordRun(c)
-			if err != nil {
-				return err
-			}
-			run.keepInput(c)
-			return runWatched(c, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
-				r, err := newRecording(c, path, &t.Meta)
-				if err == nil {
-					r.run = run
-				}
-				return r, err
-			}))
+			return recordNew(c, path)
 		},
 	}
+}
+
+// recordNew records a machine of the command's own.
+func recordNew(c *cli.Context, path string) error {
+	run, o, err := recordRun(c)
+	if err != nil {
+		return err
+	}
+	var m *memories
+	if run != nil {
+		run.keepInput(c)
+		if m, err = run.remember(o); err != nil {
+			return err
+		}
+		defer m.close()
+	}
+	return runOptionsWatched(c, o, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
+		r, err := newRecording(c, path, &t.Meta)
+		if err == nil {
+			r.run, r.memories = run, m
+		}
+		return r, err
+	}))
 }
 
 func recordMachine(c *cli.Context, name, path string) error {
@@ -68,12 +80,13 @@ func recordMachine(c *cli.Context, name, path string) error {
 
 // recording is a sink that writes a file.
 type recording struct {
-	w     *trace.Writer
-	buf   *bufio.Writer
-	f     *os.File
-	cli   *cli.Context
-	count uint64
-	run   *recordedRun // of a deterministic machine
+	w        *trace.Writer
+	buf      *bufio.Writer
+	f        *os.File
+	cli      *cli.Context
+	count    uint64
+	run      *recordedRun // of a deterministic machine, and what it wrote to
+	memories *memories
 }
 
 func newRecording(c *cli.Context, path string, meta *trace.Meta) (*recording, error) {
@@ -97,6 +110,9 @@ func (r *recording) Events(events []trace.Event) error {
 // End implements vmm.TraceSink.
 func (r *recording) End(e *trace.End) error {
 	if r.run != nil {
+		if err := r.memories.finish(); err != nil {
+			r.run.Cannot = err.Error()
+		}
 		b, err := json.Marshal(r.run)
 		if err != nil {
 			return err

@@ -208,6 +208,8 @@ ib [N]      go back one instruction, or N
 gi N        go to instruction N
 x VIEW [ADDRESS] [cpu=N]
             look into it: cpu, disasm, memory, pagetable… as vitrine inspect
+v DISK SECTOR
+            what a disk has there, such as v vda 0
 `
 
 // interact takes commands.
@@ -257,6 +259,8 @@ func (s *replaySession) command(cmd, arg string) error {
 		return s.goInstruction(s.ctx, cmd, arg)
 	case "x":
 		return s.look(s.ctx, arg)
+	case "v":
+		return s.lookAtDisk(s.ctx, arg)
 	case "d":
 		fmt.Fprintln(s.out, strings.Join(s.p.Devices(), "\n"))
 	case "", "h":

@@ -116,13 +116,16 @@ func (l *launch) copyDisks(w *snapshot.Writer, run *savedRun) error {
 }
 
 // flushDisk has a disk write down what it keeps in memory of its format.
-func flushDisk(b blk.Backend) error {
+func flushDisk(b blk.Backend) error { return request(b, &blk.Request{Op: blk.OpFlush}) }
+
+// request does one request on a disk.
+func request(b blk.Backend, r *blk.Request) error {
 	done := make(chan error, 1)
 	ch, err := b.Open(context.Background(), 1, func(rs []*blk.Request) { done <- rs[0].Err })
 	if err != nil {
 		return err
 	}
-	ch.Submit(&blk.Request{Op: blk.OpFlush})
+	ch.Submit(r)
 	ch.Kick()
 	return errors.Join(<-done, ch.Close())
 }

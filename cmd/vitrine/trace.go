@@ -91,6 +91,11 @@ func runWatched(c *cli.Context, w ...watcher) error {
 	if err != nil {
 		return err
 	}
+	return runOptionsWatched(c, o, w...)
+}
+
+// runOptionsWatched is runWatched with the flags read.
+func runOptionsWatched(c *cli.Context, o *runOptions, w ...watcher) error {
 	if o.onReboot == "restart" || o.detach {
 		return usagef("use vitrine run, and then vitrine "+c.Command.Name+" NAME", "--detach and --on-reboot restart: the command ends with its machine")
 	}

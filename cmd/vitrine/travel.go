@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"sort"
@@ -15,7 +18,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
+	"github.com/vitrine-vmm/vitrine/devices/virtio/blk"
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/disk"
 	"github.com/vitrine-vmm/vitrine/vmm/snapshot"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
 )
@@ -27,6 +33,8 @@ type traveller struct {
 	opt *runOptions
 	t   *vmm.Travel
 	now *launch // of the machine that there is
+
+	disks []disk.Options // of that machine: what it writes is in their layers
 
 	placed bool // t stands where the user has gone by instructions, else where the events say
 	synced int  // the number of events for which t stands, -1 for none
@@ -56,7 +64,11 @@ func newTraveller(ctx context.Context, end *trace.End) (*traveller, error) {
 
 // make makes the machine as the recorded run did, its output unheard.
 func (r *traveller) make(s *snapshot.Snapshot) (*vmm.Machine, func(), error) {
-	l, err := r.opt.open(newRunner(r.opt, bytes.NewReader(r.run.Input), io.Discard, io.Discard))
+	o, err := r.layered(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := o.open(newRunner(o, bytes.NewReader(r.run.Input), io.Discard, io.Discard))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -83,11 +95,85 @@ func (r *traveller) machine(l *launch, s *snapshot.Snapshot) (*vmm.Machine, erro
 	return vmm.Restore(l.cfg, s)
 }
 
+// layered are the options with disks and persistent memory as they were when s
+// was made, or when the recorded run began.
+func (r *traveller) layered(s *snapshot.Snapshot) (*runOptions, error) {
+	o := *r.opt
+	o.disks, o.pmems = slices.Clone(o.disks), slices.Clone(o.pmems)
+	for i := range o.disks {
+		d := &o.disks[i]
+		if d.Over == nil {
+			continue
+		}
+		if err := layerOf(&d.Over, s, diskLayerFile(i)); err != nil {
+			return nil, fmt.Errorf("--disk %s: %w", d.Path, err)
+		}
+	}
+	for i := range o.pmems {
+		p := &o.pmems[i]
+		if err := layerOf(&p.over, s, pmemLayerFile(i)); err != nil {
+			return nil, fmt.Errorf("--pmem %s: %w", p.path, err)
+		}
+	}
+	r.disks = o.disks
+	return &o, nil
+}
+
+// Files of a snapshot with what is not as in the files of the host.
+func diskLayerFile(i int) string { return fmt.Sprintf("disk%d.layer", i) }
+func pmemLayerFile(i int) string { return fmt.Sprintf("pmem%d.layer", i) }
+
+// layerOf replaces the layer of the run's beginning by a new one: the same, or
+// that of a snapshot.
+func layerOf(l **disk.Layer, s *snapshot.Snapshot, name string) error {
+	if s == nil {
+		*l = (*l).Clone()
+		return nil
+	}
+	f, err := os.Open(filepath.Join(s.Path, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	*l, err = disk.ReadLayer(f)
+	return err
+}
+
+// saveLayers puts what the machine has written into a snapshot of it.
+func (r *traveller) saveLayers(w *snapshot.Writer) error {
+	for i := range r.disks {
+		if d := &r.disks[i]; d.Over != nil {
+			if err := writeLayer(w.Path(diskLayerFile(i)), d.Over); err != nil {
+				return fmt.Errorf("disk %s: %w", d.Path, err)
+			}
+		}
+	}
+	for i, p := range r.now.pmems {
+		l, err := p.Changes()
+		if err == nil {
+			err = writeLayer(w.Path(pmemLayerFile(i)), l)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeLayer(path string, l *disk.Layer) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = l.WriteTo(f)
+	return errors.Join(err, f.Close())
+}
+
 func (r *traveller) save() vmm.SaveOptions {
 	var kept travelState
 	kept.Entropy, _ = r.now.random.MarshalBinary() // never fails
 	b, _ := json.Marshal(kept)                     // nor does this
-	return vmm.SaveOptions{Maker: version(), App: b}
+	return vmm.SaveOptions{Maker: version(), App: b, Files: r.saveLayers}
 }
 
 // after is a moment behind that of an event: when the instruction that caused it
@@ -216,6 +302,32 @@ func (s *replaySession) look(ctx context.Context, arg string) error {
 		return err
 	}
 	_, err = io.WriteString(s.out, v.Text)
+	return err
+}
+
+// lookAtDisk prints a sector of a disk as the machine has it: DISK SECTOR.
+func (s *replaySession) lookAtDisk(ctx context.Context, arg string) error {
+	words := strings.Fields(arg)
+	if len(words) != 2 {
+		return errors.New("v DISK SECTOR, such as v vda 0")
+	}
+	r, err := s.machine(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(r.now.devices, func(d virtio.Device) bool { return d.Spec().Name == words[0] })
+	if i < 0 || i >= len(r.now.backends) { // disks are the first devices
+		return fmt.Errorf("no disk %s", quote(words[0]))
+	}
+	n, err := strconv.ParseInt(words[1], 0, 64)
+	if err != nil || n < 0 || n >= r.now.backends[i].Info().Size/blk.SectorSize {
+		return fmt.Errorf("%s has %d sectors, from 0 on", words[0], r.now.backends[i].Info().Size/blk.SectorSize)
+	}
+	sector := make([]byte, blk.SectorSize)
+	if err := request(r.now.backends[i], &blk.Request{Op: blk.OpRead, Offset: n * blk.SectorSize, Length: blk.SectorSize, Vec: [][]byte{sector}}); err != nil {
+		return err
+	}
+	_, err = io.WriteString(s.out, hex.Dump(sector))
 	return err
 }
 

@@ -6,12 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // TestEmbeddedGuestGoesBack records a deterministic run, and goes to places of
 // it in an order that needs snapshots and new beginnings: each shows the same
 // each time, byte for byte.
 func TestEmbeddedGuestGoesBack(t *testing.T) {
+	acceltest.Only(t, acceltest.Soft, deterministic)
 	t.Setenv("VITRINE_CACHE", testCache)
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	dir := t.TempDir()
@@ -69,7 +72,7 @@ func TestRecordingsAreHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	kernel := tinyKernel(t, powerOff)
-	for _, f := range []givenFlag{{"disk", file}, {"console", file}, {"core", file}, {"pmem", file}, {"state", filepath.Dir(file)}, {"share", filepath.Dir(file) + ":x"}, {"net", "user"}, {"nonsense", "x"}} {
+	for _, f := range []givenFlag{{"console", file}, {"core", file}, {"state", filepath.Dir(file)}, {"share", filepath.Dir(file) + ":x"}, {"net", "user"}, {"nonsense", "x"}} {
 		run := &recordedRun{Version: recordedRunVersion, Flags: []givenFlag{{"deterministic", "true"}, {"kernel", kernel}, f}}
 		if _, err := run.options(); err == nil {
 			t.Errorf("--%s was taken", f.Name)
@@ -82,13 +85,97 @@ func TestRecordingsAreHarmless(t *testing.T) {
 	if _, err := run.options(); err != nil {
 		t.Error(err)
 	}
+	// Disks and persistent memory are only read, whatever the flags say.
+	run.Flags = []givenFlag{{"deterministic", "true"}, {"kernel", kernel}, {"disk", file}, {"pmem", file}}
+	o, err := run.options()
+	if err != nil || o.disks[0].Over == nil || o.pmems[0].over == nil {
+		t.Errorf("%+v, %v: written to", o, err)
+	}
+}
+
+// writtenRun records a deterministic run that writes to a disk and to persistent
+// memory, and returns the recording and what both files had before.
+func writtenRun(t *testing.T) (recording, disk, pmem string, before [2][]byte) {
+	t.Helper()
+	t.Setenv("VITRINE_CACHE", testCache)
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	dir := t.TempDir()
+	recording, disk, pmem = filepath.Join(dir, "r.vt"), filepath.Join(dir, "disk"), filepath.Join(dir, "pmem")
+	before = [2][]byte{bytes.Repeat([]byte("old sector 16 b\n"), 4096), bytes.Repeat([]byte("old memory, 16b\n"), 2<<16)}
+	for i, path := range []string{disk, pmem} {
+		if err := os.WriteFile(path, before[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	status, o, e := vitrine(strings.NewReader(""), "record", "--deterministic", "--disk", disk, "--pmem", pmem, "--output", recording, "--", "sh", "-c",
+		"echo new sector | dd of=/dev/vda bs=512 seek=20 conv=notrunc 2>/dev/null; echo new memory | dd of=/dev/pmem1 bs=512 seek=9 conv=notrunc 2>/dev/null; sync; dd if=/dev/vda bs=512 skip=20 count=1 2>/dev/null | head -c 10")
+	if status != 0 || o != "new sector" {
+		t.Fatalf("record: %d %q %q", status, o, e)
+	}
+	return recording, disk, pmem, before
+}
+
+// TestEmbeddedGuestGoesBackBeforeItWrote: before the guest writes to a disk its
+// sector is old, afterwards it is new, in any order; and neither the disk nor
+// the persistent memory on the host changes by looking.
+func TestEmbeddedGuestGoesBackBeforeItWrote(t *testing.T) {
+	acceltest.Only(t, acceltest.Soft, deterministic)
+	recording, disk, pmem, before := writtenRun(t)
+	var after [2][]byte
+	for i, path := range []string{disk, pmem} {
+		b, err := os.ReadFile(path)
+		if err != nil || bytes.Equal(b, before[i]) {
+			t.Fatalf("%s was not written to, %v", path, err)
+		}
+		after[i] = b
+	}
+	check := func(what string) {
+		t.Helper()
+		if status, o, e := vitrine(nil, "replay", "--check", recording); status != 0 || !strings.Contains(o, "executed again: the same ") {
+			t.Fatalf("check with the files as they were %s: %d %q %q", what, status, o, e)
+		}
+		const end = "g 1h\n"
+		status, o, e := vitrine(strings.NewReader("v vda 20\n"+end+"v vda 20\ngi 9000000\nv vda 20\n"+end+"v vda 20\nv vda 999\nv vdz 0\nv\nq\n"), "replay", recording)
+		var seen []string
+		for line := range strings.Lines(o) {
+			if _, text, ok := strings.Cut(line, "00000000  "); ok {
+				seen = append(seen, text[strings.Index(text, "|"):])
+			}
+		}
+		const old = "|old sector 16 b.|\n"
+		if status != 0 || len(seen) != 4 || seen[0] != old || !strings.HasPrefix(seen[1], "|new sector.") || seen[2] != old || seen[3] != seen[1] {
+			t.Errorf("with the files as they were %s: %d %q; the sector was %q\n%s", what, status, e, seen, o)
+		}
+		for _, text := range []string{"vda has 128 sectors", `no disk "vdz"`, "v DISK SECTOR"} {
+			if !strings.Contains(o, text) {
+				t.Errorf("no %q in\n%s", text, o)
+			}
+		}
+	}
+	check("after the run")
+	for i, path := range []string{disk, pmem} {
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, after[i]) {
+			t.Errorf("%s changed, %v", path, err)
+		}
+		if err := os.WriteFile(path, before[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("before it")
+	if err := os.WriteFile(pmem, after[0], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, o, _ := vitrine(strings.NewReader("i\nq\n"), "replay", recording); status != 0 || !strings.Contains(o, pmem+" has changed since the recording") {
+		t.Errorf("with other persistent memory: %d %q", status, o)
+	}
 }
 
 func TestOnlyDeterministicRecordingsGoBack(t *testing.T) {
+	acceltest.Only(t, acceltest.Soft, deterministic)
 	t.Setenv("VITRINE_STATE", t.TempDir())
 	dir := t.TempDir()
 	plain, det := filepath.Join(dir, "plain.vt"), filepath.Join(dir, "det.vt")
-	args := append(watched(t, "record", "soft", out(0x3f8, 'H'), powerOff, forever), "--output", plain)
+	args := append(watched(t, "record", acceltest.Soft, out(0x3f8, 'H'), powerOff, forever), "--output", plain)
 	if status, _, e := vitrine(nil, args...); status != 0 {
 		t.Fatal(e)
 	}
@@ -105,8 +192,8 @@ func TestOnlyDeterministicRecordingsGoBack(t *testing.T) {
 	if status, _, e := vitrine(strings.NewReader("typed"), args...); status != 0 {
 		t.Fatal(e)
 	}
-	if status, o, _ := vitrine(strings.NewReader("i\nq\n"), "replay", det); status != 0 || !strings.Contains(o, "record with --disk FILE,ro") {
-		t.Errorf("a disk that was written to: %d %s", status, o)
+	if status, o, _ := vitrine(strings.NewReader("i\nq\n"), "replay", det); status != 0 || !strings.Contains(o, "instruction 1, ") {
+		t.Errorf("a disk that could be written to: %d %s", status, o)
 	}
 	args = append(args[:len(args)-4], "--output", det)
 	if status, _, e := vitrine(strings.NewReader("typed"), args...); status != 0 {

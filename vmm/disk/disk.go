@@ -39,6 +39,13 @@ type Options struct {
 	IOPS     int64  // requests a second at most; 0 is no limit
 	BPS      int64  // bytes a second at most; 0 is no limit
 	Engine   Engine
+
+	// Over is where what is written goes instead of the file, which is only
+	// read: a layer of the caller's. Before is where the blocks of the file
+	// are kept as they were before they are first written to. Both are for
+	// raw files that are not ReadOnly, and with a layer the engine is
+	// EngineInline or EnginePool.
+	Over, Before *Layer
 }
 
 // maxID is VIRTIO_BLK_ID_BYTES (virtio 1.2 §5.2.6).
@@ -74,6 +81,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("disk %s: format %q: want %q or %q", o.Path, o.Format, Raw, QCOW2)
 	case o.IOPS < 0 || o.BPS < 0:
 		return fmt.Errorf("disk %s: a limit below 0", o.Path)
+	case (o.Over != nil || o.Before != nil) && (o.Format == QCOW2 || o.Engine == EngineIOURing || o.Over != nil && o.Before != nil):
+		return fmt.Errorf("disk %s: a layer is one, for a raw file and no engine of the file's own", o.Path)
 	case o.Format == QCOW2 && o.Engine == EngineIOURing:
 		return fmt.Errorf("disk %s: engine %q is for raw files", o.Path, o.Engine)
 	}
@@ -88,9 +97,28 @@ func open(o Options) (blk.Backend, error) {
 	if o.Format == QCOW2 {
 		return openQCOW2(o)
 	}
+	if !o.ReadOnly && (o.Over != nil || o.Before != nil) {
+		return openLayered(o)
+	}
 	f, err := openRaw(o)
 	if err != nil {
 		return nil, err
 	}
 	return f.backend(o.Engine)
+}
+
+func openLayered(o Options) (blk.Backend, error) {
+	o.ReadOnly = o.Over != nil
+	f, err := openRaw(o)
+	if err != nil {
+		return nil, err
+	}
+	var s blk.Store = &remembered{f, o.Before}
+	if o.Over != nil {
+		s = newLayered(f, o.Over)
+	}
+	if o.Engine == EngineInline {
+		return blk.Inline(s), nil
+	}
+	return blk.Pool(s, poolWorkers), nil
 }

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +21,8 @@ type PMEM struct {
 	f        *os.File
 	size     uint64
 	readOnly bool
+	over     *Layer // of a file that is only read: what the guest has is otherwise
+	region   []byte // with over: guest memory
 
 	mu   sync.Mutex
 	lost error // a flush that failed: what it was to keep cannot be told any more
@@ -37,6 +40,17 @@ func OpenPMEM(path string, readOnly bool) (_ *PMEM, err error) {
 		return nil, errors.Join(fmt.Errorf("persistent memory %s: %w", path, err), f.Close())
 	}
 	return p, nil
+}
+
+// OpenPMEMOver opens a file for persistent memory whose content begins as the
+// layer makes it, and which is never written to: what the guest writes is the
+// machine's own, and Changes tells of it.
+func OpenPMEMOver(path string, l *Layer) (*PMEM, error) {
+	p, err := OpenPMEM(path, true)
+	if err == nil {
+		p.over = l
+	}
+	return p, err
 }
 
 func (p *PMEM) prepare() error {
@@ -61,7 +75,36 @@ func (p *PMEM) Size() uint64 { return p.size }
 // AddTo puts the file into guest memory at base. What the guest writes to a
 // read-only file is its own, and lost at the end.
 func (p *PMEM) AddTo(g *memory.Guest, base memory.Addr) error {
-	return g.AddFile(base, p.f, 0, p.size, !p.readOnly, memory.PMEM, false)
+	if err := g.AddFile(base, p.f, 0, p.size, !p.readOnly, memory.PMEM, false); err != nil || p.over == nil {
+		return err
+	}
+	var err error
+	if p.region, err = g.Bytes(base, p.size); err != nil {
+		return err
+	}
+	p.over.mu.Lock()
+	defer p.over.mu.Unlock()
+	for n, data := range p.over.blocks {
+		switch at := n * layerBlock; {
+		case uint64(at) >= p.size:
+			return fmt.Errorf("persistent memory: a block at %d, and it ends at %d", at, p.size)
+		case data == nil:
+			clear(p.region[at : at+layerBlock])
+		default:
+			copy(p.region[at:], data)
+		}
+	}
+	return nil
+}
+
+// Changes is the layer that makes of the file what the guest has now. It is
+// only for what OpenPMEMOver opened, and for a guest that stands.
+func (p *PMEM) Changes() (*Layer, error) {
+	l, err := Difference(bytes.NewReader(p.region), p.f, int64(p.size))
+	if err != nil {
+		return nil, fmt.Errorf("persistent memory: %w", err)
+	}
+	return l, nil
 }
 
 // Flush makes what the guest wrote durable. fdatasync(2) covers the pages of

@@ -16,6 +16,12 @@ type PMEM struct{}
 // OpenPMEM fails: files are shared with a guest's memory on Linux only.
 func OpenPMEM(string, bool) (*PMEM, error) { return nil, errNoPMEM }
 
+// OpenPMEMOver fails.
+func OpenPMEMOver(string, *Layer) (*PMEM, error) { return nil, errNoPMEM }
+
+// Changes is the layer that makes of the file what the guest has now.
+func (*PMEM) Changes() (*Layer, error) { return nil, errNoPMEM }
+
 // Size is the number of bytes.
 func (*PMEM) Size() uint64 { return 0 }
 

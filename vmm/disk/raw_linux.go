@@ -17,6 +17,8 @@ const (
 	maxIovecs   = 8  // how many pieces x/sys passes on without allocating
 	poolWorkers = 16 // a file's own parallelism ends earlier
 
+	rawHasHoles = true // discard and write-zeroes are offered
+
 	// Modes of fallocate(2).
 	punchHole = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	zeroRange = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE

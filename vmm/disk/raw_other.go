@@ -21,7 +21,10 @@ type raw struct {
 
 var _ blk.Store = (*raw)(nil)
 
-const poolWorkers = 16
+const (
+	poolWorkers = 16
+	rawHasHoles = false // see the one of Linux
+)
 
 func openRaw(o Options) (*raw, error) {
 	if o.Direct {
