@@ -39,7 +39,7 @@ func (m *Machine) addVirtio() error {
 
 func (m *Machine) newSlot(i int, d virtio.Device) (*slot, error) {
 	name := d.Spec().Name
-	opts := virtio.Options{Log: func(err error) { m.cfg.Log.Warn("virtio driver", "device", name, "error", err) }}
+	opts := virtio.Options{Patient: m.cfg.Deterministic, Log: func(err error) { m.cfg.Log.Warn("virtio driver", "device", name, "error", err) }}
 	if m.cfg.Transport == TransportPCI {
 		return m.newPCISlot(d, opts)
 	}

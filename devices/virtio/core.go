@@ -56,8 +56,9 @@ type core struct {
 	driverFeatures uint64
 	queueSel       uint32
 	queues         []queueState
-	run            *run // Serve, from its beginning to its end
-	lingers        bool // run outlived a reset
+	run            *run        // Serve, from its beginning to its end
+	stopped        atomic.Bool // it is to end, or has
+	lingers        bool        // run outlived a reset
 	paused, closed bool
 }
 
@@ -241,6 +242,9 @@ func (c *core) makeQueues(at []QueueState) error {
 			return err
 		}
 		q.tracer = &c.tracer
+		if c.opts.Patient {
+			q.stopped, q.asleep = &c.stopped, at != nil
+		}
 		s.live = q
 	}
 	return nil

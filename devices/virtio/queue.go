@@ -59,6 +59,12 @@ type Queue struct {
 	broken   error         // what Pop found; it does not look again
 	kicks    atomic.Uint64
 
+	// Of a patient device (Options.Patient): the queue has been waiting for a
+	// notification when Serve was stopped, and goes on waiting in its next
+	// life, without a look at the ring.
+	asleep  bool
+	stopped *atomic.Bool // Serve is; nil for devices that are not patient
+
 	mu         sync.Mutex // of what follows
 	used       uint16     // our idx of the used ring
 	unnotified uint32     // elements pushed since the last Notify
@@ -132,7 +138,7 @@ func (q *Queue) mask(i uint16) memory.Addr { return memory.Addr(i & (q.cfg.Size 
 // error is a *ProtocolError: the driver broke the protocol, the queue gives
 // nothing more, and Serve is to return it.
 func (q *Queue) Pop() (c *Chain, ok bool, err error) {
-	if q.broken != nil {
+	if q.broken != nil || q.asleep {
 		return nil, false, q.broken
 	}
 	next := uint16(q.next.Load())
@@ -262,17 +268,24 @@ func (q *Queue) Wait() error {
 	if q.broken != nil {
 		return q.broken
 	}
-	if err := q.setNotify(true); err != nil {
-		return err
+	empty := true
+	if !q.asleep {
+		if err := q.setNotify(true); err != nil {
+			return err
+		}
+		// The driver may have added a chain before it saw the request to notify.
+		idx, err := q.mem.LoadUint16(q.cfg.Avail + ringIdx)
+		if err != nil {
+			return err
+		}
+		empty = idx == uint16(q.next.Load())
 	}
-	// The driver may have added a chain before it saw the request to notify.
-	idx, err := q.mem.LoadUint16(q.cfg.Avail + ringIdx)
-	if err != nil {
-		return err
-	}
-	if idx == uint16(q.next.Load()) {
+	if empty {
 		if err := q.bell.Wait(); err != nil {
 			return fmt.Errorf("virtio queue %d: wait for the driver: %w", q.cfg.Index, err)
+		}
+		if q.asleep = q.stopped != nil && q.stopped.Load(); q.asleep {
+			return nil
 		}
 		q.kicks.Add(1)
 		if t := q.tracer.Load(); t != nil {

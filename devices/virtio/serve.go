@@ -18,6 +18,7 @@ func (c *core) begin() {
 	for i := range c.queues {
 		qs[i] = c.queues[i].live
 	}
+	c.stopped.Store(false)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.run = &run{cancel: cancel, done: make(chan struct{})}
 	go c.serve(ctx, c.run, c.driverFeatures, qs)
@@ -40,6 +41,7 @@ func (c *core) serve(ctx context.Context, r *run, features uint64, qs []*Queue) 
 
 // stopServe asks Serve to return and wakes it wherever it waits.
 func (c *core) stopServe() {
+	c.stopped.Store(true)
 	c.run.cancel()
 	for i := range c.queues {
 		if q := c.queues[i].live; q != nil {

@@ -17,6 +17,12 @@ type Options struct {
 	ResetTimeout time.Duration
 	// NoIndirect and NoEventIdx withhold the ring features.
 	NoIndirect, NoEventIdx bool
+	// Patient is for doorbells that return only when the device waits for the
+	// next ring, so that it does nothing but what it was rung for. A device
+	// that begins to serve again after a pause then waits for a ring first:
+	// otherwise it would see what the driver has put into a ring and not yet
+	// rung for, which without the pause it would not have seen.
+	Patient bool
 }
 
 // Transport is a device behind either of its transports, as the machine
