@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/p9"
+	"golang.org/x/sys/unix"
 
 	"github.com/vitrine-vmm/vitrine/devices/virtio/virtiotest"
 	"github.com/vitrine-vmm/vitrine/vmm/share"
@@ -76,27 +77,45 @@ func benchmarkShare(b *testing.B, l layout, write bool) {
 	}
 	g := newBenchGuest(b, dir, l, write)
 	const turn = 64
-	var plain, shared time.Duration
+	var plain, shared spent
 	offset := func(i int) int64 { return int64(i * l.count % (benchFile - l.count)) }
 	b.SetBytes(int64(l.count))
 	b.ReportAllocs()
 	b.ResetTimer()
 	for done := 0; done < b.N; done += turn {
 		n := min(turn, b.N-done)
-		begin := time.Now()
+		begin := spentUntilNow()
 		g.run(b, n, func(i int) int64 { return offset(done + i) })
-		shared += time.Since(begin)
+		shared.add(begin)
 		b.StopTimer()
-		begin = time.Now()
+		begin = spentUntilNow()
 		for i := range n {
 			if _, err := at(buf, offset(done+i)); err != nil {
 				b.Fatal(err)
 			}
 		}
-		plain += time.Since(begin)
+		plain.add(begin)
 		b.StartTimer()
 	}
-	b.ReportMetric(plain.Seconds()/shared.Seconds(), "of-plain")
+	b.ReportMetric(plain.time.Seconds()/shared.time.Seconds(), "of-plain")
+	b.ReportMetric(plain.cpu.Seconds()/shared.cpu.Seconds(), "of-plain-by-processor-time")
+}
+
+// spent is time and processor time, of which only the second does not depend on
+// what else the host does.
+type spent struct{ time, cpu time.Duration }
+
+func spentUntilNow() spent {
+	var r unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &r)
+	return spent{time.Duration(time.Now().UnixNano()), time.Duration(r.Utime.Nano() + r.Stime.Nano())}
+}
+
+// add adds what was spent since begin.
+func (s *spent) add(begin spent) {
+	now := spentUntilNow()
+	s.time += now.time - begin.time
+	s.cpu += now.cpu - begin.cpu
 }
 
 // benchGuest is a driver that has a file open and requests prepared.
