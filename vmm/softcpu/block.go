@@ -281,14 +281,15 @@ func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
 		d.pos, d.err = start, decodeOK
 		d.decode(in)
 	}
+	alone := isAlone(d, in)
 	switch {
 	case d.err == decodeTooLong && b.n == 0:
 		*in = inst{fn: opGP0, off: uint16(start)}
-	case b.n > 0 && (d.err != decodeOK || d.op.attr&aAlone != 0) && cc.held:
+	case b.n > 0 && (d.err != decodeOK || alone) && cc.held:
 		cc.insts = cc.insts[:len(cc.insts)-1]
 		cc.insts[len(cc.insts)-1].fn = opSTIEnd
 		return true, true
-	case d.err != decodeOK, b.n > 0 && d.op.attr&aAlone != 0:
+	case d.err != decodeOK, b.n > 0 && alone:
 		*in = inst{fn: opFallthrough, off: uint16(start), next: uint16(start), flags: flagImplied}
 		return true, true
 	}
@@ -300,6 +301,12 @@ func (c *cpu) decodeInto(d *decoder, b *block, lin uint64) (ended, ok bool) {
 	}
 	in = c.fuse(b, d, in)
 	return c.closeBlock(d, b, in), true
+}
+
+// isAlone says whether an instruction has a block of its own. A repeated one
+// has: where it is left in the middle, those before it are done and counted.
+func isAlone(d *decoder, in *inst) bool {
+	return d.op.attr&aAlone != 0 || d.op.attr&aString != 0 && in.rep != 0
 }
 
 // checked says whether accesses through a segment need a check. That ES, SS and
@@ -319,7 +326,7 @@ func (c *cpu) closeBlock(d *decoder, b *block, in *inst) bool {
 		return true
 	}
 	hold := d.op.attr&aHold != 0
-	full := b.n >= maxBlock && !hold || d.op.attr&aAlone != 0
+	full := b.n >= maxBlock && !hold || isAlone(d, in)
 	if !full && !b.cross && d.pos < pageSize && c.mode&modeStep == 0 {
 		c.code.held = hold
 		return false

@@ -28,8 +28,20 @@ func (c *cpu) count(in *inst) uint64 { return c.regs[rCX] & in.amask }
 // instruction: a long move must not stop deterministic time.
 const bytesPerTick = 64
 
-// again leaves a repeated instruction in the middle to look at attn.
-func (c *cpu) again(in *inst) bool { return c.branch(c.ipAt(in.off)) }
+// wanted says whether something asks for attention.
+func (c *cpu) wanted() bool { return c.attn.Load() != 0 || c.icount >= c.until }
+
+// again leaves a repeated instruction in the middle to look at attn. In
+// deterministic time that does not count as an instruction: who asks may be
+// outside the machine. For the same reason what is done next, and what it takes,
+// depends on the registers alone wherever a repeated instruction is left.
+func (c *cpu) again(in *inst) bool {
+	if c.vm.turns.det {
+		c.stop = stopAgain
+		return false
+	}
+	return c.branch(c.ipAt(in.off))
+}
 
 // repeat runs one for each element, at most as often as rCX says; one returns
 // false to stop early after its element (with more) or because it faulted.
@@ -38,25 +50,44 @@ func (c *cpu) repeat(in *inst, one func(*cpu, *inst) (ok, more bool)) bool {
 		ok, _ := one(c, in)
 		return ok
 	}
-	for turns := 1; c.count(in) != 0; turns++ {
-		ok, more := one(c, in)
+	for c.count(in) != 0 {
+		ok, more := c.elements(in, one)
 		if !ok {
 			return false
+		}
+		if !more {
+			break
+		}
+	}
+	return true
+}
+
+// elements is repeat up to where the instruction may be left: at each access to
+// a device, and else when rCX is a multiple of 1024.
+func (c *cpu) elements(in *inst, one func(*cpu, *inst) (ok, more bool)) (ok, more bool) {
+	for c.count(in) != 0 {
+		if ok, more = one(c, in); !ok {
+			return false, false
 		}
 		device := c.io.n != 0
 		c.io.reset()
 		c.advance(rCX, in.asize, ^uint64(0))
 		if !more {
-			break
+			return true, false
 		}
-		if device || turns&15 == 0 {
+		left := c.count(in)
+		if device || left%16 == 0 {
 			c.icount++ // time passes, also for each access to a device
 		}
-		if (turns&1023 == 0 || device || c.debug.looking) && (c.attn.Load() != 0 || c.icount >= c.until) {
-			return c.again(in)
+		due := left%1024 == 0 || device
+		if (due || c.debug.looking) && c.wanted() {
+			return c.again(in), false
+		}
+		if due {
+			return true, true
 		}
 	}
-	return true
+	return true, true
 }
 
 // source and destination are the linear addresses of the element.
@@ -99,9 +130,12 @@ func opMovs(c *cpu, in *inst) bool {
 			return false
 		}
 		if moved == 0 {
-			break
+			if ok, _ := c.elements(in, movsOne); !ok {
+				return false
+			}
+			continue
 		}
-		if c.icount += moved / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
+		if c.icount += moved / bytesPerTick; c.wanted() && c.count(in) != 0 {
 			return c.again(in)
 		}
 	}
@@ -171,12 +205,15 @@ func opStos(c *cpu, in *inst) bool {
 		n := uint64(len(dst)) / uint64(in.size)
 		n = min(n, c.count(in))
 		if n == 0 {
-			break
+			if ok, _ := c.elements(in, stosOne); !ok {
+				return false
+			}
+			continue
 		}
 		fill(dst[:n*uint64(in.size)], c.regs[rAX], in.size)
 		c.regs[rDI] += n * uint64(in.size)
 		c.regs[rCX] -= n
-		if c.icount += n * uint64(in.size) / bytesPerTick; (c.attn.Load() != 0 || c.icount >= c.until) && c.count(in) != 0 {
+		if c.icount += n * uint64(in.size) / bytesPerTick; c.wanted() && c.count(in) != 0 {
 			return c.again(in)
 		}
 	}
