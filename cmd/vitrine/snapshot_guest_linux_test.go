@@ -61,7 +61,7 @@ func (g *guestShell) say(line string) {
 	g.asked++
 	mark := fmt.Sprintf("done-%d-", g.asked)
 	fmt.Fprintf(g.in, "%s\necho %s\n", line, mark)
-	for limit := time.Now().Add(acceltest.Limit(5*time.Minute)); !strings.Contains(g.out.String(), mark); time.Sleep(2 * time.Millisecond) {
+	for limit := time.Now().Add(acceltest.Limit(5 * time.Minute)); !strings.Contains(g.out.String(), mark); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(limit) {
 			g.t.Fatalf("the guest does not answer %q:\n%s", line, g.out.String())
 		}

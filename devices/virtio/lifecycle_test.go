@@ -148,6 +148,48 @@ func TestPauseAndResume(t *testing.T) {
 	})
 }
 
+// A patient device that was paused takes what is in the ring when it is rung,
+// and not before: also one that is made again from its state.
+func TestPatientDeviceWaitsForTheRing(t *testing.T) {
+	bothTransports(t, func(t *testing.T, cfg virtiotest.Config) {
+		cfg.Options.Patient = true
+		e := newEcho()
+		d := virtiotest.New(t, e, cfg)
+		d.Start(allFeatures)
+		r := d.Rings[0]
+		r.Do(t, [][]byte{{1}}, 1)
+		for _, restored := range []bool{false, true} {
+			time.Sleep(100 * time.Millisecond) // it waits by now: patience is for doorbells that tell
+			if err := d.Transport.Pause(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if restored {
+				state, err := d.Transport.State()
+				if err == nil {
+					err = d.Transport.SetState(state)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			served := e.served.Load()
+			req := r.Add([][]byte{{7}}, 1)
+			if err := d.Transport.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond)
+			if n := e.served.Load(); n != served {
+				t.Errorf("restored %v: %d requests were served before the ring", restored, n-served)
+			}
+			r.Kick()
+			if r.Wait(t) != req {
+				t.Fatal("not the request")
+			}
+			r.Release(req)
+		}
+	})
+}
+
 func TestPauseGivesUpWithItsContext(t *testing.T) {
 	e := newEcho()
 	e.hold = make(chan struct{})
