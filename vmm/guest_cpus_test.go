@@ -9,9 +9,14 @@ import (
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
+// severalCPUs is what takes hours of guests whose kernel KVM emulates.
+const severalCPUs = "several CPUs wait for one another"
+
 func TestGuestCPUs(t *testing.T) {
+	acceltest.Slow(t, vmm.KernelsEmulated, severalCPUs)
 	for name, cfg := range map[string]vmm.Config{
 		"MP table":   {CPUs: 4},
 		"ACPI":       {CPUs: 4, ACPI: true},
@@ -61,6 +66,7 @@ func checkCPUs(t *testing.T, g *guest, n int) {
 
 // Every CPU works at the same time as the others.
 func TestGuestCPUsTogether(t *testing.T) {
+	acceltest.Slow(t, vmm.KernelsEmulated, severalCPUs)
 	t.Parallel()
 	g := bootGuest(t, vmm.Config{CPUs: 4})
 	probe := g.probe()

@@ -244,6 +244,9 @@ func TestGuestTAP(t *testing.T) {
 		"mmio": {}, "pci": {Transport: vmm.TransportPCI}, "two queues": {CPUs: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if cfg.CPUs > 1 {
+				acceltest.Slow(t, vmm.KernelsEmulated, severalCPUs)
+			}
 			dev, err := tap.Open(tap.Config{Queues: max(1, cfg.CPUs)})
 			if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 				t.Skipf("no TAP devices here: %v", err)

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 	"github.com/vitrine-vmm/vitrine/vmm/control"
 )
@@ -104,6 +105,7 @@ func leftIn(t testing.TB, dir string) (names []string) {
 }
 
 func TestTwentyMachinesAtOnce(t *testing.T) {
+	acceltest.Slow(t, vmm.KernelsEmulated, "twenty machines share what one has")
 	dir := newState(t)
 	sockets := t.TempDir()
 	var names []string

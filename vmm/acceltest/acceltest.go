@@ -82,6 +82,16 @@ func Each(t *testing.T, f func(t *testing.T, accel string)) {
 	}
 }
 
+// Slow skips a test whose guests, with the switch at KVM, take hours where KVM
+// emulates guest kernels, which emulated tells, unless VITRINE_SLOW is set. why
+// says what is too much for them.
+func Slow(t testing.TB, emulated func() bool, why string) {
+	t.Helper()
+	if chosen(t) == KVM && os.Getenv("VITRINE_SLOW") == "" && emulated() {
+		t.Skipf("only with %s: %s, where KVM emulates guest kernels: set VITRINE_SLOW=1", Soft, why)
+	}
+}
+
 // slower is how much more time a guest gets with the switch at KVM. Where KVM
 // emulates guest kernels a boot takes 60 times that of the software CPU; the
 // limits that tests have are many times what they need.

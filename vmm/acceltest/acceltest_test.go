@@ -45,6 +45,13 @@ func TestSwitch(t *testing.T) {
 		if want := slices.DeleteFunc(c.each, func(s string) bool { return s == KVM && !kvm }); !slices.Equal(each, want) {
 			t.Errorf("%s=%s: a test of each got %q, want %q", Env, c.word, each, want)
 		}
+		for _, emulated := range []bool{false, true} {
+			t.Setenv("VITRINE_SLOW", "")
+			slow := run(t, c.word, func(t *testing.T) { Slow(t, func() bool { return emulated }, "for a test") })
+			if slow != (emulated && c.word == KVM) {
+				t.Errorf("%s=%s: emulated %v, a slow test was skipped: %v", Env, c.word, emulated, slow)
+			}
+		}
 		if got := Limit(time.Second); (got > time.Second) != (c.word == KVM) {
 			t.Errorf("%s=%s: a second became %v", Env, c.word, got)
 		}
