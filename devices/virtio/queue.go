@@ -58,6 +58,9 @@ type Queue struct {
 	noNotify bool          // used.flags asks the driver not to notify
 	broken   error         // what Pop found; it does not look again
 	kicks    atomic.Uint64
+	work     func() bool // what WaitLending lends
+	lend     func() bool // lent, once it is needed
+	told     bool        // the notification that wakes the waiter has been noted
 
 	// Of a patient device (Options.Patient): the queue has been waiting for a
 	// notification when Serve was stopped, and goes on waiting in its next
@@ -264,37 +267,99 @@ func needEvent(event, now, old uint16) bool { return now-event-1 < now-old }
 // otherwise when the doorbell rings. It may return early, so its caller looks
 // at its context and at the queue again. Whoever wants it back rings the
 // doorbell.
-func (q *Queue) Wait() error {
+func (q *Queue) Wait() error { return q.wait(nil) }
+
+// WaitLending is Wait, and meanwhile lends the queue to the goroutine that
+// rings for the driver, where there is one (Lender): it calls work, which may
+// use the queue as the caller could, is quick, and says whether it did all that
+// there was to do. If not, WaitLending returns.
+func (q *Queue) WaitLending(work func() (done bool)) error {
+	l, ok := q.bell.(Lender)
+	if !ok || q.stopped != nil { // a patient device does its work itself
+		return q.wait(nil)
+	}
+	if q.lend == nil {
+		q.lend = q.lent
+	}
+	q.work = work
+	return q.wait(l)
+}
+
+// wait is Wait, at a doorbell that lends if it is not nil.
+func (q *Queue) wait(l Lender) error {
 	if q.broken != nil {
 		return q.broken
 	}
-	empty := true
+	more := false
 	if !q.asleep {
-		if err := q.setNotify(true); err != nil {
+		var err error
+		if more, err = q.sleepy(); err != nil {
 			return err
 		}
-		// The driver may have added a chain before it saw the request to notify.
-		idx, err := q.mem.LoadUint16(q.cfg.Avail + ringIdx)
-		if err != nil {
-			return err
-		}
-		empty = idx == uint16(q.next.Load())
 	}
-	if empty {
-		if err := q.bell.Wait(); err != nil {
-			return fmt.Errorf("virtio queue %d: wait for the driver: %w", q.cfg.Index, err)
-		}
-		if q.asleep = q.stopped != nil && q.stopped.Load(); q.asleep {
-			return nil
-		}
-		q.kicks.Add(1)
-		if t := q.tracer.Load(); t != nil {
-			if w, ok := (*t).(WakeTracer); ok {
-				w.Woken(q.cfg.Index)
-			}
+	if !more {
+		if err := q.slept(l); err != nil || q.asleep {
+			return err
 		}
 	}
 	return q.setNotify(false)
+}
+
+// slept is wait where there is nothing to pop.
+func (q *Queue) slept(l Lender) (err error) {
+	if l != nil {
+		err = l.WaitLending(q.lend)
+	} else {
+		err = q.bell.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("virtio queue %d: wait for the driver: %w", q.cfg.Index, err)
+	}
+	if q.asleep = q.stopped != nil && q.stopped.Load(); q.asleep {
+		return nil
+	}
+	if !q.told {
+		q.woken()
+	}
+	q.told = false
+	return nil
+}
+
+// lent is one turn of the work, on the goroutine of a ring.
+func (q *Queue) lent() (done bool) {
+	if !q.told { // another ring, before the waiter has woken for the last
+		q.woken()
+	}
+	q.told = true
+	if q.setNotify(false) != nil || !q.work() {
+		return false
+	}
+	more, err := q.sleepy()
+	if err != nil || more {
+		return false
+	}
+	q.told = false
+	return true
+}
+
+// sleepy asks the driver for notifications, and says whether there is something
+// to pop before it has seen that.
+func (q *Queue) sleepy() (more bool, err error) {
+	if err := q.setNotify(true); err != nil {
+		return false, err
+	}
+	idx, err := q.mem.LoadUint16(q.cfg.Avail + ringIdx)
+	return idx != uint16(q.next.Load()), err
+}
+
+// woken notes that a notification was of use.
+func (q *Queue) woken() {
+	q.kicks.Add(1)
+	if t := q.tracer.Load(); t != nil {
+		if w, ok := (*t).(WakeTracer); ok {
+			w.Woken(q.cfg.Index)
+		}
+	}
 }
 
 // setNotify tells the driver whether its notifications are wanted (§2.7.10).

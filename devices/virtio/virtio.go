@@ -73,6 +73,17 @@ type Doorbell interface {
 	Ring()
 }
 
+// Lender is a Doorbell that can have the driver's ring do the waiter's work:
+// where a guest's notification arrives on a goroutine of ours, work that does
+// not wait costs less there than to wake somebody for it.
+type Lender interface {
+	Doorbell
+	// WaitLending is Wait, but when the driver rings, work is called on the
+	// goroutine that rings. The waiter sleeps on if work returns true, and
+	// never runs at the same time. It does not allocate.
+	WaitLending(work func() (done bool)) error
+}
+
 // DeviceID is a device type (virtio 1.2 §5).
 type DeviceID uint32
 

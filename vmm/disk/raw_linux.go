@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +16,6 @@ import (
 )
 
 const (
-	maxIovecs   = 8  // how many pieces x/sys passes on without allocating
 	poolWorkers = 16 // a file's own parallelism ends earlier
 
 	rawHasHoles = true // discard and write-zeroes are offered
@@ -49,7 +50,7 @@ type raw struct {
 	lost atomic.Pointer[error]
 }
 
-var _ blk.Store = (*raw)(nil)
+var _ blk.NonWaiting = (*raw)(nil)
 
 func openRaw(o Options) (_ *raw, err error) {
 	r := &raw{}
@@ -272,66 +273,88 @@ func (r *raw) WriteVec(vec [][]byte, off int64, durable bool) error {
 	return r.transfer(vec, off, true, flags)
 }
 
-// transfer moves all of vec, a few pieces a call, as often as it takes.
+// transfer moves all of vec, as much a system call as the kernel takes.
 func (r *raw) transfer(vec [][]byte, off int64, write bool, flags int) error {
 	fd := r.fdFor(vec, off)
-	var chunk [maxIovecs][]byte
-	for len(vec) > 0 {
-		n := copy(chunk[:], vec)
-		vec = vec[n:]
-		for left := advance(chunk[:n], 0); len(left) > 0; {
-			n, err := once(fd, left, off, write, flags)
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return r.atEnd(left, vec, off, write)
-			}
-			off += int64(n)
-			left = advance(left, n)
+	skip := 0 // bytes of vec[0] that are moved
+	for {
+		for len(vec) > 0 && skip >= len(vec[0]) {
+			skip -= len(vec[0])
+			vec = vec[1:]
 		}
+		if len(vec) == 0 {
+			return nil
+		}
+		n, err := once(fd, vec, skip, off, write, flags)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return r.atEnd(vec, skip, off, write)
+		}
+		off += int64(n)
+		skip += n
 	}
-	return nil
 }
 
-// once makes one system call.
-func once(fd int, vec [][]byte, off int64, write bool, flags int) (int, error) {
+// once makes one system call, for what vec has behind its first skip bytes.
+func once(fd int, vec [][]byte, skip int, off int64, write bool, flags int) (int, error) {
 	switch {
 	case len(vec) == 1 && flags == 0 && write:
-		return unix.Pwrite(fd, vec[0], off)
-	case len(vec) == 1 && !write:
-		return unix.Pread(fd, vec[0], off)
-	case write:
-		return unix.Pwritev2(fd, vec, off, flags)
+		return unix.Pwrite(fd, vec[0][skip:], off)
+	case len(vec) == 1 && flags == 0:
+		return unix.Pread(fd, vec[0][skip:], off)
 	}
-	return unix.Preadv(fd, vec, off)
+	t := iovecs.Get().(*iovecTable)
+	defer iovecs.Put(t)
+	nr := uintptr(unix.SYS_PREADV2)
+	if write {
+		nr = unix.SYS_PWRITEV2
+	}
+	count := fillIovecs(t[:], vec, skip)
+	// The upper half of the offset counts where a register has 32 bits.
+	n, _, errno := unix.Syscall6(nr, uintptr(fd), memory.HostAddr(t[:]), uintptr(count), uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
+	runtime.KeepAlive(vec)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
-// advance drops the first n bytes of vec, whose elements it changes.
-func advance(vec [][]byte, n int) [][]byte {
-	for len(vec) > 0 && n >= len(vec[0]) {
-		n -= len(vec[0])
-		vec = vec[1:]
+// iovecTable is an array of struct iovec.
+type iovecTable [slotBytes]byte
+
+// iovecs are the tables that are not in use.
+var iovecs = sync.Pool{New: func() any { return new(iovecTable) }}
+
+// ReadNow implements blk.NonWaiting: it reads what is in the host's page cache.
+func (r *raw) ReadNow(vec [][]byte, off int64) bool {
+	flags := unix.RWF_NOWAIT
+	switch {
+	case r.inMemory:
+		flags = 0
+	case r.buffered != nil || !r.nonBlocking:
+		return false
 	}
-	if n > 0 {
-		vec[0] = vec[0][n:]
+	want := 0
+	for _, b := range vec {
+		want += len(b)
 	}
-	return vec
+	n, err := once(r.fd, vec, 0, off, false, flags)
+	return err == nil && n == want
 }
 
 // atEnd ends a transfer that reached the end of the file at off. That is right
 // for a read of the last sector of a file that ends inside it.
-func (r *raw) atEnd(left, vec [][]byte, off int64, write bool) error {
+func (r *raw) atEnd(vec [][]byte, skip int, off int64, write bool) error {
 	if write || off < r.size {
 		return io.ErrUnexpectedEOF
 	}
-	for _, b := range left {
-		clear(b)
-	}
-	for _, b := range vec {
+	clear(vec[0][skip:])
+	for _, b := range vec[1:] {
 		clear(b)
 	}
 	return nil

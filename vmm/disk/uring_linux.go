@@ -117,6 +117,11 @@ func (c *uringChannel) Submit(r *blk.Request) {
 	c.push(i)
 }
 
+// Try implements blk.Prompt.
+func (c *uringChannel) Try(r *blk.Request) bool {
+	return r.Op == blk.OpRead && r.Check(&c.r.info) == nil && c.r.ReadNow(r.Vec, r.Offset)
+}
+
 // push queues the operation of slot i, or what is left of it.
 func (c *uringChannel) push(i uint32) {
 	s := &c.slots[i]

@@ -7,6 +7,8 @@ import (
 	"github.com/vitrine-vmm/vitrine/devices/virtio"
 )
 
+var _ virtio.Lender = (*bell)(nil)
+
 // bell is a doorbell: a store by the guest that wakes a device without leaving
 // the run loop.
 type bell struct {
@@ -15,6 +17,11 @@ type bell struct {
 	width int
 	match *uint64
 	rung  chan struct{}
+
+	// While the waiter sleeps, a CPU that rings may work for it: to wake
+	// another thread costs more than most of what it is woken for, and the
+	// guest's next instructions mostly wait for that anyway.
+	virtio.Lending
 
 	// With deterministic time the CPU that rings waits until the device waits
 	// for the next ring, so that what the device does, and its interrupt, fall
@@ -70,6 +77,18 @@ func (b *bell) Wait() error {
 	return nil
 }
 
+// WaitLending implements virtio.Lender. With deterministic time it is Wait: the
+// CPU waits for the device then, so nothing is to be spared.
+func (b *bell) WaitLending(work func() (done bool)) error {
+	if b.det {
+		return b.Wait()
+	}
+	b.Lend(work)
+	<-b.rung
+	b.Lend(nil)
+	return nil
+}
+
 // Ring wakes the waiter.
 func (b *bell) Ring() {
 	select {
@@ -80,7 +99,13 @@ func (b *bell) Ring() {
 
 // guestRing is a ring by the guest.
 func (b *bell) guestRing() {
-	if !b.det || !b.settled() {
+	if !b.det {
+		if !b.Worked() {
+			b.Ring()
+		}
+		return
+	}
+	if !b.settled() {
 		b.Ring()
 		return
 	}

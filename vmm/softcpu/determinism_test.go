@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vitrine-vmm/vitrine/devices/virtio"
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
 )
 
@@ -187,6 +188,51 @@ func TestDoorbellIsSynchronous(t *testing.T) {
 	b.wantPort(0x55)
 	if n := b.cpu[0].c.icount; n != 2 { // the store and the delivery
 		t.Errorf("interrupted after %d instructions", n)
+	}
+}
+
+// TestDoorbellLends: the CPU that rings does the device's work, and wakes it for
+// what that leaves.
+func TestDoorbellLends(t *testing.T) {
+	b := newBare(t, Options{}, 1)
+	b.code(bareCode, "c7 03 05 00 00 00 eb f8") // 1: mov dword [rbx],5; jmp 1b
+	b.start(0, bareCode, nil)
+	const addr = 0x380000
+	b.put64(barePT+8*(addr>>12), 0xd0000000|7)
+	bell, _, err := b.vm.Doorbell(false, 0xd0000050, 4, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lender, ok := bell.(virtio.Lender)
+	if !ok {
+		t.Fatal("the doorbell does not lend")
+	}
+	const turns = 3
+	worked, running := 0, false
+	work := func() bool {
+		if !running {
+			t.Error("work outside Run")
+		}
+		worked++
+		return worked < turns
+	}
+	woken := make(chan struct{})
+	go func() {
+		for worked < turns { // the first ring may have been before the first wait
+			_ = lender.WaitLending(work)
+		}
+		worked++ // nobody else does any more: the race detector looks
+		_ = b.cpu[0].Kick()
+		close(woken)
+	}()
+	running = true
+	b.regs(&x86.Regs{RIP: bareCode, RSP: bareUser, RBX: addr + 0x50, RFLAGS: 2})
+	if x := b.run(); x.Reason != x86.ExitInterrupted {
+		t.Errorf("exit %v", x.Reason)
+	}
+	<-woken
+	if worked < turns+1 {
+		t.Errorf("worked %d times, want %d and the waiter", worked, turns)
 	}
 }
 

@@ -97,6 +97,16 @@ type Channel interface {
 	Close() error
 }
 
+// Prompt is a Channel that can tell whether a request needs to wait.
+type Prompt interface {
+	Channel
+	// Try does r where it is called if that takes no waiting for the medium
+	// (a read of what the host has in memory), and says whether it did: r.Err
+	// is set then, and nobody is told of it. Otherwise r is as it was, but
+	// what Vec refers to may have changed.
+	Try(r *Request) (done bool)
+}
+
 // Owner returns what SetOwner left with the request.
 func (r *Request) Owner() any { return r.owner }
 

@@ -40,11 +40,19 @@ func rangeOf(sector uint64, sectors, flags uint32) []byte {
 
 func start(t testing.TB, b blk.Backend, o blk.Options, features uint64) (*virtiotest.Driver, *blk.Device) {
 	t.Helper()
+	return startIn(t, virtiotest.Config{}, b, o, features)
+}
+
+// lending has the driver's own goroutine do what needs no waiting.
+var lending = virtiotest.Config{Doorbells: true, Lends: true}
+
+func startIn(t testing.TB, cfg virtiotest.Config, b blk.Backend, o blk.Options, features uint64) (*virtiotest.Driver, *blk.Device) {
+	t.Helper()
 	dev, err := blk.New(b, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := virtiotest.New(t, dev, virtiotest.Config{})
+	d := virtiotest.New(t, dev, cfg)
 	d.Start(features)
 	return d, dev
 }
@@ -254,6 +262,9 @@ type medium struct {
 	gate    chan struct{}
 	durable atomic.Int32
 	waiting atomic.Int32
+
+	prompt          bool // reads need no waiting
+	atOnce, refused atomic.Int32
 }
 
 func (m *medium) ReadVec(v [][]byte, off int64) error {
@@ -270,6 +281,19 @@ func (m *medium) ReadVec(v [][]byte, off int64) error {
 		return m.err
 	}
 	return m.Memory.ReadVec(v, off)
+}
+
+// ReadNow lets reads wait unless prompt is set.
+func (m *medium) ReadNow(v [][]byte, off int64) bool {
+	if m.prompt {
+		m.atOnce.Add(1)
+		return m.Memory.ReadNow(v, off)
+	}
+	m.refused.Add(1)
+	for _, b := range v {
+		clear(b) // it may have begun
+	}
+	return false
 }
 
 func (m *medium) WriteVec(v [][]byte, off int64, durable bool) error {
@@ -354,8 +378,14 @@ func TestStateKeepsCacheMode(t *testing.T) {
 // TestPauseWithRequestsInFlight: everything that was popped is pushed before
 // Serve returns, so the indices are the truth.
 func TestPauseWithRequestsInFlight(t *testing.T) {
+	t.Run("woken", func(t *testing.T) { testPause(t, virtiotest.Config{}) })
+	t.Run("lent", func(t *testing.T) { testPause(t, lending) })
+}
+
+func testPause(t *testing.T, cfg virtiotest.Config) {
+	t.Helper()
 	m := &medium{Memory: blk.NewMemory(disk(64<<10), false), gate: make(chan struct{})}
-	d, _ := start(t, blk.Pool(m, 4), blk.Options{}, allFeatures)
+	d, _ := startIn(t, cfg, blk.Pool(m, 4), blk.Options{}, allFeatures)
 	const n = 12
 	for range n {
 		d.Rings[0].Add([][]byte{header(tIn, 1)}, 512, 1)
@@ -412,20 +442,149 @@ func TestOneBadQueueEndsServe(t *testing.T) {
 	}
 }
 
-func TestNoAllocations(t *testing.T) {
-	d, _ := start(t, blk.Inline(blk.NewMemory(disk(64<<10), false)), blk.Options{}, allFeatures)
-	r := d.Rings[0]
-	q := r.Prepare([][]byte{header(tIn, 1)}, 4096, 1)
-	once := func() {
-		r.Submit(q)
+// untilLent does requests by submit until one of them is done by the time that
+// the doorbell has been rung: the device sleeps only now and then.
+func untilLent(t *testing.T, r *virtiotest.Ring, submit func()) {
+	t.Helper()
+	waitFor(t, "a request done by who rings", func() bool {
+		submit()
 		r.Kick()
-		for r.Next() == nil {
-			r.WantInterrupt(1)
+		if r.Next() != nil {
+			return true
+		}
+		r.Wait(t)
+		return false
+	})
+}
+
+// TestLent: reads that need no waiting are done by whoever rings, all others by
+// the device, in any mixture.
+func TestLent(t *testing.T) {
+	image := disk(64 << 10)
+	for _, features := range []uint64{allFeatures, 0, virtio.FeatureEventIdx} {
+		m := &medium{Memory: blk.NewMemory(bytes.Clone(image), false), prompt: true}
+		d, dev := startIn(t, lending, blk.Inline(m), blk.Options{}, features)
+		r := d.Rings[0]
+		read := r.Prepare([][]byte{header(tIn, 2)}, 1024, 1)
+		untilLent(t, r, func() { r.Submit(read) })
+		if in := read.In(); in[1024] != ok || !bytes.Equal(in[:1024], image[1024:2048]) || m.atOnce.Load() == 0 {
+			t.Errorf("features %#x: status %d, data right: %v, %d at once", features, in[1024], bytes.Equal(in[:1024], image[1024:2048]), m.atOnce.Load())
+		}
+		for range 20 {
+			first := r.Add([][]byte{header(tIn, 2)}, 512, 1)
+			write := r.Add([][]byte{header(tOut, 9), image[:512]}, 1)
+			bad := r.Add([][]byte{header(99, 0)}, 1)
+			last := r.Add([][]byte{header(tIn, 3)}, 512, 1)
+			r.Kick()
+			for range 4 {
+				r.Wait(t)
+			}
+			if first.In()[512] != ok || write.In()[0] != ok || bad.In()[0] != unsupp || last.In()[512] != ok {
+				t.Fatalf("features %#x: status %d, %d, %d, %d", features, first.In()[512], write.In()[0], bad.In()[0], last.In()[512])
+			}
+			if !bytes.Equal(first.In()[:512], image[1024:1536]) || !bytes.Equal(last.In()[:512], image[1536:2048]) {
+				t.Fatal("wrong data")
+			}
+			for _, q := range []*virtiotest.Request{first, write, bad, last} {
+				r.Release(q)
+			}
+		}
+		if s, data := status(t, r, [][]byte{header(tIn, 9)}, 512, 1); s != ok || !bytes.Equal(data, image[:512]) {
+			t.Errorf("features %#x: what was written reads as something else", features)
+		}
+		if s := dev.Stats(); s.Writes != 20 || s.Errors != 20 {
+			t.Errorf("features %#x: stats %+v", features, s)
 		}
 	}
-	once()
-	if n := testing.AllocsPerRun(200, once); n != 0 {
-		t.Errorf("%v allocations a request", n)
+}
+
+// TestLentRefuses: a read that would wait, or is long, is the device's.
+func TestLentRefuses(t *testing.T) {
+	image := disk(4 << 20)
+	m := &medium{Memory: blk.NewMemory(bytes.Clone(image), false)}
+	d, _ := startIn(t, lending, blk.Pool(m, 2), blk.Options{}, allFeatures)
+	waitFor(t, "a read that is tried", func() bool {
+		s, data := status(t, d.Rings[0], [][]byte{header(tIn, 8)}, 4096, 1)
+		if s != ok || !bytes.Equal(data, image[4096:8192]) {
+			t.Fatalf("status %d, data right: %v", s, bytes.Equal(data, image[4096:8192]))
+		}
+		return m.refused.Load() > 0
+	})
+	m = &medium{Memory: blk.NewMemory(bytes.Clone(image), false), prompt: true}
+	d, _ = startIn(t, lending, blk.Inline(m), blk.Options{}, allFeatures)
+	for range 10 {
+		q := d.Rings[0].Add([][]byte{header(tIn, 0)}, 2<<20, 1)
+		d.Rings[0].Kick()
+		d.Rings[0].Wait(t)
+		if in := q.In(); in[2<<20] != ok || !bytes.Equal(in[:2<<20], image[:2<<20]) {
+			t.Fatal("a long read is wrong")
+		}
+		d.Rings[0].Release(q)
+	}
+	if n := m.atOnce.Load(); n != 0 {
+		t.Errorf("%d reads of 2 MiB were done by who rings", n)
+	}
+}
+
+// TestLentTwice: what one ring leaves to the device is not lost to the next.
+func TestLentTwice(t *testing.T) {
+	m := &medium{Memory: blk.NewMemory(disk(64<<10), false)}
+	d, _ := startIn(t, lending, blk.Inline(m), blk.Options{}, allFeatures)
+	r := d.Rings[0]
+	var reads [3]*virtiotest.Request
+	for i := range reads {
+		reads[i] = r.Prepare([][]byte{header(tIn, uint64(i))}, 512, 1)
+	}
+	for range 200 {
+		for _, q := range reads {
+			r.Submit(q)
+			r.Notify()
+		}
+		for range reads {
+			r.Wait(t)
+		}
+	}
+	if m.refused.Load() == 0 {
+		t.Error("nothing was lent")
+	}
+}
+
+// TestLentProtocolError: a broken driver is found out on its own goroutine too.
+func TestLentProtocolError(t *testing.T) {
+	d, _ := startIn(t, lending, blk.Inline(blk.NewMemory(disk(4096), false)), blk.Options{}, allFeatures)
+	for _, offend := range []func(r *virtiotest.Ring){
+		func(r *virtiotest.Ring) { r.Offer(9999) },
+		func(r *virtiotest.Ring) { r.Add([][]byte{header(tIn, 0)[:15]}, 1) },
+	} {
+		r := d.Rings[0]
+		q := r.Prepare([][]byte{header(tIn, 0)}, 512, 1)
+		untilLent(t, r, func() { r.Submit(q) })
+		offend(r)
+		r.Notify()
+		waitFor(t, "NEEDS_RESET", d.NeedsReset)
+		d.Start(allFeatures)
+		if s, _ := status(t, d.Rings[0], [][]byte{header(tIn, 0)}, 512, 1); s != ok {
+			t.Errorf("after a reset: status %d", s)
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	for name, cfg := range map[string]virtiotest.Config{"woken": {}, "lent": lending} {
+		d, _ := startIn(t, cfg, blk.Inline(blk.NewMemory(disk(64<<10), false)), blk.Options{}, allFeatures)
+		r := d.Rings[0]
+		q := r.Prepare([][]byte{header(tIn, 1)}, 4096, 1)
+		once := func() {
+			r.Submit(q)
+			r.Kick()
+			for r.Next() == nil {
+				r.WantInterrupt(1)
+			}
+		}
+		once()
+		if n := testing.AllocsPerRun(200, once); n != 0 {
+			t.Errorf("%s: %v allocations a request", name, n)
+		}
 	}
 }
 
@@ -447,13 +606,18 @@ func FuzzRequest(f *testing.F) {
 	f.Add(append(header(tDiscard, 0), rangeOf(1, 2, 0)...), uint16(16), uint16(1), uint16(0))
 	f.Add(append(header(tWriteZeroes, 0), rangeOf(1<<63, 1<<31, 1)...), uint16(3), uint16(0), uint16(1))
 	f.Add(header(tGetID, 0), uint16(1), uint16(20), uint16(1))
+	f.Add(header(tIn, 127), uint16(0x8010), uint16(512), uint16(1))
 	f.Fuzz(func(t *testing.T, out []byte, cut, in1, in2 uint16) {
 		if len(out) == 0 || len(out) > 1<<16 {
 			return
 		}
 		guard := disk(192 * 512)
 		image := guard[32*512 : 160*512 : 160*512]
-		d, _ := start(t, blk.Inline(blk.NewMemory(image, false)), blk.Options{}, allFeatures)
+		cfg := virtiotest.Config{}
+		if cut&0x8000 != 0 {
+			cfg = lending
+		}
+		d, _ := startIn(t, cfg, blk.Inline(blk.NewMemory(image, false)), blk.Options{}, allFeatures)
 		k := int(cut) % len(out)
 		var bufs [][]byte
 		for _, b := range [][]byte{out[:k], out[k:]} {

@@ -11,7 +11,7 @@ type Memory struct {
 	data []byte
 }
 
-var _ Store = (*Memory)(nil)
+var _ NonWaiting = (*Memory)(nil)
 
 // NewMemory returns a disk over data, whose length must be a multiple of
 // SectorSize.
@@ -34,6 +34,9 @@ func (m *Memory) ReadVec(vec [][]byte, off int64) error {
 	}
 	return nil
 }
+
+// ReadNow implements NonWaiting.
+func (m *Memory) ReadNow(vec [][]byte, off int64) bool { return m.ReadVec(vec, off) == nil }
 
 // WriteVec implements Store.
 func (m *Memory) WriteVec(vec [][]byte, off int64, _ bool) error {

@@ -25,6 +25,8 @@ type worker struct {
 	q    *virtio.Queue
 	ch   Channel
 	jobs []job
+	now  Prompt                // ch, if it is one: then the queue is lent out
+	left *Request              // popped by whom it was lent to, and for the device
 	err  atomic.Pointer[error] // of a push, from whatever goroutine
 }
 
@@ -38,6 +40,8 @@ func (d *Device) serveQueue(ctx context.Context, q *virtio.Queue) (err error) {
 	defer func() {
 		err = errors.Join(err, w.ch.Close(), w.failure(), q.Notify())
 	}()
+	w.now, _ = w.ch.(Prompt)
+	lent := func() bool { return w.takePrompt(ctx) }
 	for ctx.Err() == nil {
 		if err := w.take(ctx); err != nil {
 			return err
@@ -45,11 +49,87 @@ func (d *Device) serveQueue(ctx context.Context, q *virtio.Queue) (err error) {
 		if err := w.failure(); err != nil {
 			return err
 		}
-		if err := q.Wait(); err != nil {
+		if err := w.wait(lent); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (w *worker) wait(lent func() bool) error {
+	if w.now == nil {
+		return w.q.Wait()
+	}
+	err := w.q.WaitLending(lent)
+	if w.left != nil {
+		w.ch.Submit(w.left)
+		w.left = nil
+	}
+	if err == nil {
+		err = w.failure()
+	}
+	return err
+}
+
+// lendBytes is how much a goroutine does that rings: a CPU of the guest, which
+// stands still meanwhile. It is worth the time of some wake-ups, and less than
+// the CPU waits for other CPUs anyway.
+const lendBytes = 1 << 20
+
+// takePrompt does what the driver has made available, on the goroutine that
+// rings, as long as that needs no waiting. It says whether that was all.
+func (w *worker) takePrompt(ctx context.Context) (all bool) {
+	if w.left != nil {
+		return false // another ring, before the device has woken for the last
+	}
+	room := int64(lendBytes)
+	for ctx.Err() == nil && w.failure() == nil {
+		c, ok, err := w.q.Pop()
+		if err != nil {
+			return false // whoever pops next is told of it again
+		}
+		if !ok {
+			return w.notified()
+		}
+		j := &w.jobs[c.Head()]
+		status, err := w.d.parse(j, c)
+		if err != nil {
+			w.fail(errors.Join(err, w.q.Push(c, 0)))
+			return false
+		}
+		if status == statusPending {
+			room -= j.req.Length
+			if room < 0 || !w.now.Try(&j.req) {
+				w.left = &j.req
+				w.notified()
+				return false
+			}
+			status = j.req.status()
+		}
+		if err := w.answer(j, status); err != nil {
+			w.fail(err)
+			return false
+		}
+	}
+	return false
+}
+
+// notified interrupts the driver for what it has been answered, if it wants
+// that, and says whether that succeeded.
+func (w *worker) notified() bool {
+	err := w.q.Notify()
+	if err != nil {
+		w.fail(err)
+	}
+	return err == nil
+}
+
+// status is the answer to a request that is done.
+func (r *Request) status() byte {
+	if r.Err != nil {
+		return statusIOErr
+	}
+	return statusOK
 }
 
 // kickEvery is after how many requests the back end starts, if there are more:
@@ -115,10 +195,7 @@ func (w *worker) answerAll(rs []*Request) error {
 	var sum Stats
 	for i, r := range rs {
 		j := r.owner.(*job)
-		status := byte(statusOK)
-		if r.Err != nil {
-			status = statusIOErr
-		}
+		status := r.status()
 		sum.count(r, status)
 		chains[i], written[i] = j.chain, j.finish(status)
 	}
@@ -126,7 +203,7 @@ func (w *worker) answerAll(rs []*Request) error {
 	return w.q.PushAll(chains[:len(rs)], written[:len(rs)])
 }
 
-// answer answers a request that the back end has not seen.
+// answer answers one request.
 func (w *worker) answer(j *job, status byte) error {
 	var sum Stats
 	sum.count(&j.req, status)

@@ -19,6 +19,14 @@ type Store interface {
 	Close() error
 }
 
+// NonWaiting is a Store that can be asked not to wait.
+type NonWaiting interface {
+	Store
+	// ReadNow is ReadVec if that needs no waiting for the medium, and says
+	// whether it was. If not, part of vec may be read.
+	ReadNow(vec [][]byte, off int64) (done bool)
+}
+
 // Execute does one request on a store and sets its Err. A request outside the
 // disk, or one that would change a read-only disk, is refused here.
 func Execute(s Store, r *Request) {
@@ -76,7 +84,9 @@ func (b inline) Close() error { return b.s.Close() }
 func (b inline) Store() Store { return b.s }
 
 func (b inline) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
-	return &inlineChannel{s: b.s, info: b.s.Info(), done: done, finished: make([]*Request, 0, max(1, min(depth, inlineBatch)))}, nil
+	c := &inlineChannel{s: b.s, info: b.s.Info(), done: done, finished: make([]*Request, 0, max(1, min(depth, inlineBatch)))}
+	c.now, _ = b.s.(NonWaiting)
+	return c, nil
 }
 
 // inlineBatch is how many requests are reported together: few, so that their
@@ -86,8 +96,17 @@ const inlineBatch = 8
 type inlineChannel struct {
 	s        Store
 	info     Info
+	now      NonWaiting // s, if it is one
 	done     func([]*Request)
 	finished []*Request
+}
+
+// Try implements Prompt.
+func (c *inlineChannel) Try(r *Request) bool { return tryRead(c.now, &c.info, r) }
+
+// tryRead does r if it is a read that s can do without waiting.
+func tryRead(s NonWaiting, info *Info, r *Request) (done bool) {
+	return s != nil && r.Op == OpRead && r.check(info) == nil && s.ReadNow(r.Vec, r.Offset)
 }
 
 func (c *inlineChannel) Submit(r *Request) {
@@ -124,19 +143,25 @@ func (b pool) Close() error { return b.s.Close() }
 func (b pool) Store() Store { return b.s }
 
 func (b pool) Open(_ context.Context, depth int, done func([]*Request)) (Channel, error) {
-	return &poolChannel{s: b.s, info: b.s.Info(), done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}, nil
+	c := &poolChannel{s: b.s, info: b.s.Info(), done: done, limit: b.workers, work: make(chan *Request, max(depth, 1))}
+	c.now, _ = b.s.(NonWaiting)
+	return c, nil
 }
 
 // poolChannel hands requests to its workers.
 type poolChannel struct {
 	s       Store
 	info    Info
+	now     NonWaiting // s, if it is one
 	done    func([]*Request)
 	work    chan *Request
 	limit   int
 	workers int
 	wg      sync.WaitGroup
 }
+
+// Try implements Prompt.
+func (c *poolChannel) Try(r *Request) bool { return tryRead(c.now, &c.info, r) }
 
 func (c *poolChannel) Submit(r *Request) {
 	// One more worker for each request that finds others waiting: a disk

@@ -20,6 +20,9 @@ type Config struct {
 	// Doorbells has notifications go straight to doorbells, as with an
 	// accelerator that has them; otherwise they are register accesses.
 	Doorbells bool
+	// Lends has these doorbells lend the device's work to the driver, as those
+	// of an accelerator do that runs on our own goroutines.
+	Lends bool
 }
 
 // Driver drives one device through a transport, as a guest's driver would.

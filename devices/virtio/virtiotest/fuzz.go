@@ -24,7 +24,8 @@ func Fuzz(f *testing.F, newDevice func(t testing.TB) virtio.Device) {
 	}
 	f.Fuzz(func(t *testing.T, program []byte) {
 		p := &fuzzer{in: program}
-		cfg := Config{Memory: 1 << 20, QueueSize: 8, PCI: p.byte()&1 != 0}
+		kind := p.byte()
+		cfg := Config{Memory: 1 << 20, QueueSize: 8, PCI: kind&1 != 0, Doorbells: kind&2 != 0, Lends: kind&4 != 0}
 		p.d = New(t, newDevice(t), cfg)
 		p.restart()
 		for steps := 0; len(p.in) > 0 && steps < 256; steps++ {
@@ -43,6 +44,8 @@ var fuzzSeeds = [][]byte{
 	{1, 2, 0, 200, 3, 0, 5, 3, 6, 0x70, 0, 4, 0, 0, 0, 0},
 	{0, 6, 0x44, 0, 4, 1, 0, 0, 0, 7, 0, 8, 8, 9, 3, 1},
 	{0, 0, 1, 1, 4, 9, 9, 9, 9, 1, 64, 4, 0, 0, 0, 0, 2, 1, 1, 1, 1},
+	{6, 0, 0, 0, 16, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1, 200},
+	{7, 2, 0, 200, 3, 0, 5, 3, 6, 0x70, 0, 4, 0, 0, 0, 0},
 }
 
 type fuzzer struct {

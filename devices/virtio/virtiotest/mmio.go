@@ -12,21 +12,21 @@ import (
 type mmioRegs struct {
 	m     *virtio.MMIO
 	notes [][4]byte // a queue's notification, ready: sending one must not allocate
-	bells []virtio.Doorbell
+	rings []func()  // of the queues' doorbells
 }
 
 func newMMIO(t testing.TB, dev virtio.Device, mem *memory.Guest, cfg Config, interrupt func(queue int)) (virtio.Transport, Registers) {
 	t.Helper()
 	n := len(dev.Spec().QueueMax)
-	r := &mmioRegs{notes: make([][4]byte, n), bells: make([]virtio.Doorbell, n)}
+	r := &mmioRegs{notes: make([][4]byte, n), rings: make([]func(), n)}
 	for i := range r.notes {
 		binary.LittleEndian.PutUint32(r.notes[i][:], uint32(i))
 	}
 	opts := virtio.MMIOOptions{Options: cfg.Options, IRQ: func() error { interrupt(-1); return nil }}
 	if cfg.Doorbells {
-		opts.Doorbell = func(queue int) (virtio.Doorbell, error) {
-			r.bells[queue] = virtio.NewDoorbell()
-			return r.bells[queue], nil
+		opts.Doorbell = func(queue int) (bell virtio.Doorbell, err error) {
+			bell, r.rings[queue] = cfg.newBell()
+			return bell, nil
 		}
 	}
 	var err error
@@ -94,8 +94,8 @@ func (r *mmioRegs) QueueReady(queue int) bool {
 }
 
 func (r *mmioRegs) Notify(queue int) {
-	if b := r.bells[queue]; b != nil {
-		b.Ring()
+	if ring := r.rings[queue]; ring != nil {
+		ring()
 		return
 	}
 	r.m.Write(virtio.NotifyOffset, r.notes[queue][:])

@@ -35,35 +35,45 @@ type pciRegs struct {
 	note     [2]byte
 
 	mu    sync.Mutex
-	bells map[uint64]virtio.Doorbell // by address, while they are open
+	rings map[uint64]func() // of the doorbells, by address, while they are open
 }
 
-// addressBell is a doorbell that rings when somebody writes to its address.
-type addressBell struct {
-	virtio.Doorbell
-	r    *pciRegs
-	addr uint64
+// address is where in memory a doorbell is, as long as it is open.
+type address struct {
+	r  *pciRegs
+	at uint64
 }
 
-func (r *pciRegs) doorbell(_ int, addr uint64) (virtio.Doorbell, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	b := addressBell{virtio.NewDoorbell(), r, addr}
-	r.bells[addr] = b
-	return b, nil
-}
-
-func (b addressBell) Close() error {
-	b.r.mu.Lock()
-	defer b.r.mu.Unlock()
-	delete(b.r.bells, b.addr)
+func (a address) Close() error {
+	a.r.mu.Lock()
+	defer a.r.mu.Unlock()
+	delete(a.r.rings, a.at)
 	return nil
 }
 
-func (r *pciRegs) bellAt(addr uint64) virtio.Doorbell {
+// doorbell returns a doorbell, an io.Closer, for writes to at.
+func (r *pciRegs) doorbell(cfg *Config, at uint64) virtio.Doorbell {
+	bell, ring := cfg.newBell()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.bells[addr]
+	r.rings[at] = ring
+	if l, ok := bell.(virtio.Lender); ok {
+		return struct {
+			virtio.Lender
+			address
+		}{l, address{r, at}}
+	}
+	return struct {
+		virtio.Doorbell
+		address
+	}{bell, address{r, at}}
+}
+
+// ringAt rings the doorbell at an address of memory; nil where there is none.
+func (r *pciRegs) ringAt(at uint64) func() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rings[at]
 }
 
 // fakeMSI delivers to a function what the accelerator would deliver to a CPU.
@@ -81,7 +91,7 @@ func (m *fakeMSI) Close() error                    { return nil }
 func newPCI(t testing.TB, dev virtio.Device, mem *memory.Guest, cfg Config, interrupt func(queue int)) (virtio.Transport, Registers) {
 	t.Helper()
 	b := bus.New()
-	r := &pciRegs{t: t, bus: b, queues: len(dev.Spec().QueueMax), bells: make(map[uint64]virtio.Doorbell)}
+	r := &pciRegs{t: t, bus: b, queues: len(dev.Spec().QueueMax), rings: make(map[uint64]func())}
 	opts := virtio.PCIOptions{Options: cfg.Options, NewMSI: func() (pci.MSI, error) {
 		return &fakeMSI{fire: func(vector int) {
 			if vector > 0 {
@@ -90,7 +100,7 @@ func newPCI(t testing.TB, dev virtio.Device, mem *memory.Guest, cfg Config, inte
 		}}, nil
 	}}
 	if cfg.Doorbells {
-		opts.Doorbell = r.doorbell
+		opts.Doorbell = func(_ int, at uint64) (virtio.Doorbell, error) { return r.doorbell(&cfg, at), nil }
 	}
 	p, err := virtio.NewPCI(dev, mem, opts)
 	if err != nil {
@@ -209,8 +219,8 @@ func (r *pciRegs) Notify(queue int) {
 	// What notify_off says for a queue needs its selection, which others may
 	// be using: here it is the queue's number.
 	at := r.notify + uint64(queue)*uint64(r.multiply)
-	if b := r.bellAt(at); b != nil {
-		b.Ring()
+	if ring := r.ringAt(at); ring != nil {
+		ring()
 		return
 	}
 	r.bus.Write(at, r.note[:])

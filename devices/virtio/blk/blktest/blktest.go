@@ -28,6 +28,7 @@ func TestBackend(t *testing.T, open func(t *testing.T, size int64) blk.Backend) 
 		{"Discard", testDiscard},
 		{"Bounds", testBounds},
 		{"CloseWaits", testCloseWaits},
+		{"Prompt", testPrompt},
 		{"ModelAtDepth", testModelAtDepth},
 	}
 	for _, tt := range tests {
@@ -250,6 +251,50 @@ func testCloseWaits(t *testing.T, b blk.Backend) {
 	defer mu.Unlock()
 	if n != 32 {
 		t.Errorf("after Close %d of 32 requests were done", n)
+	}
+}
+
+// testPrompt checks that a channel that tries gets what one that submits gets,
+// tries nothing that writes, and reports nothing.
+func testPrompt(t *testing.T, b blk.Backend) {
+	c, err := b.Open(context.Background(), 4, func([]*blk.Request) { t.Error("a request that was tried is reported") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p, ok := c.(blk.Prompt)
+	if !ok {
+		return
+	}
+	const n = 300 * 512
+	want := pattern(11, n)
+	write(t, b, 4096, want)
+	for _, size := range []int{512, 4096, n} {
+		got := make([]byte, n)
+		r := &blk.Request{Op: blk.OpRead, Offset: 4096, Length: n, Vec: cut(got, size)}
+		if p.Try(r) && (r.Err != nil || !bytes.Equal(got, want)) {
+			t.Errorf("in pieces of %d: %v, or read otherwise", size, r.Err)
+		}
+	}
+	size := b.Info().Size
+	for _, r := range []*blk.Request{
+		{Op: blk.OpRead, Offset: size - 512, Length: 1024, Vec: [][]byte{make([]byte, 1024)}},
+		{Op: blk.OpRead, Offset: -512, Length: 512, Vec: [][]byte{make([]byte, 512)}},
+		{Op: blk.OpWrite, Offset: 4096, Length: 512, Vec: [][]byte{make([]byte, 512)}},
+		{Op: blk.OpWriteZeroes, Offset: 4096, Length: 512},
+		{Op: blk.OpDiscard, Offset: 4096, Length: 512},
+		{Op: blk.OpFlush},
+	} {
+		if p.Try(r) {
+			t.Errorf("%s of %d bytes at %d was done at once", r.Op, r.Length, r.Offset)
+		}
+	}
+	if got := read(t, b, 4096, n); !bytes.Equal(got, want) {
+		t.Error("what was refused has written")
 	}
 }
 
