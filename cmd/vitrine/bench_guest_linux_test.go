@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +18,7 @@ import (
 // the guest.
 type usage struct {
 	cpu    time.Duration // of the other threads
+	guest  time.Duration // of the busiest
 	wakes  int64         // their voluntary context switches: they slept and were woken
 	guests int64         // those of the busiest
 }
@@ -64,7 +64,7 @@ func between(before, after map[string]threadUsage) (u usage) {
 	for id, t := range after {
 		was := before[id]
 		if id == busiest {
-			u.guests = t.wakes - was.wakes
+			u.guest, u.guests = t.cpu-was.cpu, t.wakes-was.wakes
 			continue
 		}
 		u.cpu += t.cpu - was.cpu
@@ -129,10 +129,10 @@ func ownMemory(b *testing.B, pid int) (own, file float64) {
 	return float64(s.Own) / (1 << 20), float64(f.GuestPSS) / (1 << 20)
 }
 
-// BenchmarkGuestReads has a Linux guest read 8 MiB from a disk past its page
+// BenchmarkGuestReads has a Linux guest read a disk of 8 MiB past its page
 // cache, by 1 MiB and by 4 KiB: the time of one read, of which most is the guest
-// kernel's, and what it costs the VMM's threads beside the CPU's, in processor
-// time and system calls.
+// kernel's, and what it costs in processor time, of the thread of the guest's
+// CPU and of the VMM's others, and in system calls of all of them.
 func BenchmarkGuestReads(b *testing.B) {
 	x := newBench(b)
 	rs := x.rivals(b)
@@ -140,27 +140,36 @@ func BenchmarkGuestReads(b *testing.B) {
 	if noStrace != nil {
 		b.Log("system calls are not counted: strace is not on PATH")
 	}
+	var names []string
+	for _, r := range rs {
+		names = append(names, r.name)
+	}
 	for _, size := range []int{1 << 20, 4 << 10} {
-		for _, r := range rs {
-			b.Run(fmt.Sprintf("%dKiB/%s", size>>10, r.name), func(b *testing.B) {
-				n, slow := 8<<20/size, r.accel == "kvm" && vmm.KernelsEmulated()
-				if slow {
-					n = min(n, 256)
-				}
-				var took, cpu []time.Duration
-				for range b.N {
+		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
+			took, cpu, vmms := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}
+			calls := map[string][]float64{}
+			for range b.N {
+				for _, r := range rs {
+					n, slow := max(8<<20/size, 256), r.accel == "kvm" && vmm.KernelsEmulated()
+					if slow {
+						n = min(8<<20/size, 256)
+					}
 					t, u := readsOf(b, r, size, n)
-					took, cpu = append(took, t/time.Duration(n)), append(cpu, u.cpu/time.Duration(n))
+					took[r.name] = append(took[r.name], t/time.Duration(n))
+					cpu[r.name] = append(cpu[r.name], u.guest/time.Duration(n))
+					vmms[r.name] = append(vmms[r.name], u.cpu/time.Duration(n))
+					// Where KVM emulates the guest's kernel, most are those that
+					// complete instructions.
+					if noStrace == nil && !slow {
+						calls[r.name] = append(calls[r.name], float64(callsOf(b, r, size, n))/float64(n))
+					}
 				}
-				b.ReportMetric(float64(median(took))/1e3, "µs/read")
-				b.ReportMetric(float64(median(cpu))/1e3, "VMM-µs/read")
-				// Where KVM emulates the guest's kernel, most are those that
-				// complete instructions.
-				if noStrace == nil && !slow {
-					b.ReportMetric(float64(callsOf(b, r, size, n)-callsOf(b, r, size, 0))/float64(n), "syscalls/read")
-				}
-			})
-		}
+			}
+			report(b, "µs/read", time.Microsecond, names, took)
+			report(b, "CPU-µs/read", time.Microsecond, names, cpu)
+			report(b, "VMM-µs/read", time.Microsecond, names, vmms)
+			report(b, "syscalls/read", 1, names, calls)
+		})
 	}
 }
 
@@ -175,28 +184,79 @@ func readsOf(b *testing.B, r rival, size, n int) (time.Duration, usage) {
 	return done - begin, between(before, usageOf(b, p.cmd.Process.Pid))
 }
 
-// callsOf is the number of system calls of a whole run with n reads.
+// callsOf is the number of system calls during n reads.
 func callsOf(b *testing.B, r rival, size, n int) int {
 	b.Helper()
 	file := filepath.Join(b.TempDir(), "calls")
 	args := r.args
 	r.args = func(job string) []string {
-		return append([]string{"strace", "-f", "-c", "-U", "calls", "-o", file}, args(job)...)
+		return append([]string{"strace", "-f", "-o", file}, args(job)...)
 	}
 	r.start(b, fmt.Sprintf("job=read size=%d count=%d", size, n)).toEnd()
 	out, err := os.ReadFile(file)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for line := range strings.Lines(string(out)) {
-		if number, ok := strings.CutSuffix(strings.TrimSpace(line), " total"); ok {
-			total, err := strconv.Atoi(number)
-			if err != nil {
-				b.Fatal(err)
+	calls, ok := callsBetween(string(out), "begin", "done")
+	if !ok {
+		b.Fatalf("the guest's lines are not in what strace wrote, which ends with %q", out[max(0, len(out)-500):])
+	}
+	return calls
+}
+
+// callsBetween counts system calls in a log of strace -f, from the one that puts
+// out the end of the line from to the one that puts out the end of the line to.
+func callsBetween(log, from, to string) (n int, ok bool) {
+	said, begun := "", false
+	for line := range strings.Lines(log) {
+		if text, found := written(line); found {
+			said += text
+			switch {
+			case !begun && strings.HasSuffix(said, from+`\r\n`):
+				begun, said = true, ""
+				continue
+			case begun && strings.HasSuffix(said, to+`\r\n`):
+				return n, true
 			}
-			return total
+		}
+		// The second half of a call during which others were seen is one with
+		// the first; signals and ends of threads are no calls.
+		if begun && !strings.Contains(line, " resumed>") && !strings.Contains(line, " --- ") && !strings.Contains(line, " +++ ") {
+			n++
 		}
 	}
-	b.Fatalf("no sum in %q", out)
-	return 0
+	return 0, false
+}
+
+// written is what a line of strace's says that was written to standard output,
+// as strace prints it.
+func written(line string) (text string, ok bool) {
+	for _, call := range []string{` write(1, "`, ` writev(1, [{iov_base="`} {
+		if _, rest, found := strings.Cut(line, call); found {
+			text, _, ok = strings.Cut(rest, `"`)
+			return text, ok
+		}
+	}
+	return "", false
+}
+
+func TestCallsBetween(t *testing.T) {
+	const log = `10 write(1, "be", 2) = 2
+10 read(3, "begin\r\n", 4096) = 7
+11 write(1, "gin\r\n", 5 <unfinished ...>
+10 futex(0x1, FUTEX_WAIT, 0, NULL <unfinished ...>
+11 <... write resumed>) = 5
+12 --- SIGURG {si_signo=SIGURG} ---
+11 preadv2(6, [{iov_base="done\r\n", iov_len=6}], 1, 0, 0) = 6
+12 +++ exited with 0 +++
+10 <... futex resumed>) = 0
+11 writev(1, [{iov_base="done\r\n", iov_len=6}], 1) = 6
+10 exit_group(0) = ?
+`
+	if n, ok := callsBetween(log, "begin", "done"); n != 2 || !ok {
+		t.Errorf("%d calls, %v; want 2", n, ok)
+	}
+	if n, ok := callsBetween(log, "begin", "never"); ok {
+		t.Errorf("%d calls up to what was not said", n)
+	}
 }
