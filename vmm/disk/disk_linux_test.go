@@ -233,6 +233,73 @@ func TestDiscardFreesBlocks(t *testing.T) {
 	}
 }
 
+// TestSmallDiscards gives back every second 4 KiB of a disk, also where that is
+// part of a cluster: its place on the host becomes free, and the rest stays.
+func TestSmallDiscards(t *testing.T) {
+	const size, piece = 1 << 20, 4096
+	for _, format := range []Format{Raw, QCOW2} {
+		for _, r := range []blk.Request{{Op: blk.OpDiscard}, {Op: blk.OpWriteZeroes, Unmap: true}, {Op: blk.OpWriteZeroes}} {
+			path := filepath.Join(t.TempDir(), "disk")
+			if err := Create(path, size, format); err != nil {
+				t.Fatal(err)
+			}
+			b := mustOpen(t, Options{Path: path, Format: format})
+			want := bytes.Repeat([]byte{0xa5}, size)
+			blktest.Do(t, b, &blk.Request{Op: blk.OpWrite, Vec: [][]byte{want}})
+			blktest.Do(t, b, &blk.Request{Op: blk.OpFlush})
+			before := blocks(t, path)
+			for off := piece; off < size; off += 2 * piece {
+				q := r
+				q.Offset, q.Length = int64(off), piece
+				blktest.Do(t, b, &q)
+				clear(want[off : off+piece])
+			}
+			blktest.Do(t, b, &blk.Request{Op: blk.OpFlush})
+			freed := 512 * (before - blocks(t, path))
+			if r.Op == blk.OpDiscard || r.Unmap {
+				if freed < size/2-64<<10 || freed > size/2+64<<10 {
+					t.Errorf("%s, %s: %d bytes of %d became free", format, r.Op, freed, size/2)
+				}
+			}
+			if got := readAll(t, b); !bytes.Equal(got, want) {
+				t.Errorf("%s, %s: read back otherwise", format, r.Op)
+			}
+			if n := b.Info().DiscardAlign; n > piece {
+				t.Errorf("%s: the guest is told to discard %d bytes at least", format, n)
+			}
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+			if format == QCOW2 {
+				checkImage(t, path)
+			}
+		}
+	}
+}
+
+// TestZeroesTakeNoPlace: to zero a part of a cluster that is not there makes
+// none.
+func TestZeroesTakeNoPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := Create(path, 8<<20, QCOW2); err != nil {
+		t.Fatal(err)
+	}
+	b := mustOpen(t, Options{Path: path, Format: QCOW2})
+	blktest.Do(t, b, &blk.Request{Op: blk.OpFlush})
+	before := blocks(t, path)
+	for off := int64(4096); off < 8<<20; off += 64 << 10 {
+		blktest.Do(t, b, &blk.Request{Op: blk.OpWriteZeroes, Offset: off, Length: 4096, Unmap: off&(64<<10) == 0})
+		blktest.Do(t, b, &blk.Request{Op: blk.OpDiscard, Offset: off, Length: 4096})
+	}
+	blktest.Do(t, b, &blk.Request{Op: blk.OpFlush})
+	if after := blocks(t, path); after != before {
+		t.Errorf("the image grew from %d to %d blocks", before, after)
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func blocks(t *testing.T, path string) int64 {
 	t.Helper()
 	var st unix.Stat_t

@@ -55,10 +55,18 @@ type checked struct {
 
 func (c checked) Close() error {
 	err := c.Backend.Close()
-	if _, lerr := exec.LookPath("qemu-img"); lerr == nil && err == nil {
-		qemuImg(c.t, "check", c.path)
+	if err == nil {
+		checkImage(c.t, c.path)
 	}
 	return err
+}
+
+// checkImage shows an image to qemu-img, where that is installed.
+func checkImage(t *testing.T, path string) {
+	t.Helper()
+	if _, err := exec.LookPath("qemu-img"); err == nil {
+		qemuImg(t, "check", path)
+	}
 }
 
 func fill(seed byte, n int) []byte {

@@ -104,7 +104,7 @@ func Open(file blk.Store, size int64, o Options) (_ *Image, err error) {
 	m.info = blk.Info{
 		Size: int64(h.size+blk.SectorSize-1) &^ (blk.SectorSize - 1), BlockSize: blk.SectorSize,
 		PhysicalBlock: min(cs, 4096), OptimalIO: cs, ReadOnly: o.ReadOnly,
-		Discard: !o.ReadOnly, WriteZeroes: !o.ReadOnly, DiscardAlign: cs, ID: o.ID,
+		Discard: !o.ReadOnly, WriteZeroes: !o.ReadOnly, DiscardAlign: min(cs, 4096), ID: o.ID,
 	}
 	if m.l1, err = m.readTable(h.l1Offset, int(h.l1Size)); err != nil {
 		return nil, fmt.Errorf("read the L1 table: %w", err)

@@ -283,29 +283,68 @@ func (m *Image) flushTables() error {
 	return m.file.Flush()
 }
 
-// Discard implements blk.Store: whole clusters are given up. With a backing
-// file they read as zero afterwards, so that its old data does not come back.
+// Discard implements blk.Store: whole clusters are given up, parts of clusters
+// are punched out of the file. With a backing file whole clusters read as zero
+// afterwards, so that its old data does not come back.
 func (m *Image) Discard(off, n int64) error {
-	cs := int64(m.h.clusterSize())
-	first, end := (off+cs-1)&^(cs-1), (off+n)&^(cs-1)
-	if off+n == m.info.Size { // the last cluster may be a part of one
-		end = (off + n + cs - 1) &^ (cs - 1)
+	for n > 0 {
+		piece := m.upToCluster(off, n)
+		if err := m.discardPiece(uint64(off), uint64(piece)); err != nil {
+			return err
+		}
+		off, n = off+piece, n-piece
 	}
+	return nil
+}
+
+// upToCluster is how many of n bytes at off lie in the same cluster.
+func (m *Image) upToCluster(off, n int64) int64 {
+	cs := int64(m.h.clusterSize())
+	return min(n, cs-off%cs)
+}
+
+// whole says whether n bytes at off are a cluster, of which the image's last may
+// be a part of one.
+func (m *Image) whole(off, n uint64) bool {
+	cs := m.h.clusterSize()
+	return n == cs || off%cs == 0 && off+n == uint64(m.info.Size)
+}
+
+func (m *Image) discardPiece(off, n uint64) error {
 	e := uint64(0)
 	if m.backing != nil {
-		if m.h.version < 3 {
-			return nil // there is no way to say zero
-		}
-		e = entryZero
+		e = entryZero // which version 2 has no way to say
+	}
+	if !m.whole(off, n) || e != 0 && m.h.version < 3 {
+		_, err := m.inPlace(off, func(at int64) error { return m.file.Discard(at, int64(n)) })
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for at := first; at < end; at += cs {
-		if err := m.setEmpty(uint64(at), e); err != nil {
-			return err
-		}
+	if err := m.setEmpty(off, e); err != nil {
+		return err
 	}
 	return m.relieve()
+}
+
+// inPlace calls f with the place in the file of the byte at off, if it lies in a
+// cluster that is ours. If not, it says whether the byte reads as zero.
+func (m *Image) inPlace(off uint64, f func(at int64) error) (done bool, err error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	e, err := m.entry(off)
+	if err != nil {
+		return false, err
+	}
+	k, cluster, err := m.decode(e)
+	switch {
+	case err != nil:
+		return false, err
+	case k == data && e&entryCopied != 0:
+		_, _, in := m.place(off)
+		return true, f(int64(cluster + in))
+	}
+	return k == zero || k == absent && m.backing == nil, nil
 }
 
 // setEmpty gives the cluster at a place the entry e, which refers to nothing.
@@ -327,12 +366,11 @@ func (m *Image) setEmpty(at, e uint64) error {
 }
 
 // WriteZeroes implements blk.Store. Whole clusters become entries that say
-// zero; the rest is written.
-func (m *Image) WriteZeroes(off, n int64, _, durable bool) error {
-	cs := int64(m.h.clusterSize())
+// zero; of others a part is zeroed where it lies, or written if it lies nowhere.
+func (m *Image) WriteZeroes(off, n int64, unmap, durable bool) error {
 	for n > 0 {
-		piece := min(n, cs-off%cs)
-		if err := m.zeroPiece(off, piece, cs); err != nil {
+		piece := m.upToCluster(off, n)
+		if err := m.zeroPiece(uint64(off), uint64(piece), unmap); err != nil {
 			return err
 		}
 		off, n = off+piece, n-piece
@@ -343,10 +381,13 @@ func (m *Image) WriteZeroes(off, n int64, _, durable bool) error {
 	return nil
 }
 
-func (m *Image) zeroPiece(off, n, cs int64) error {
-	whole := n == cs || off%cs == 0 && off+n == m.info.Size
-	if !whole || m.h.version < 3 && m.backing != nil {
-		return m.WriteVec([][]byte{make([]byte, n)}, off, false)
+func (m *Image) zeroPiece(off, n uint64, unmap bool) error {
+	if !m.whole(off, n) || m.h.version < 3 && m.backing != nil {
+		done, err := m.inPlace(off, func(at int64) error { return m.file.WriteZeroes(at, int64(n), unmap, false) })
+		if done || err != nil {
+			return err
+		}
+		return m.WriteVec([][]byte{make([]byte, n)}, int64(off), false)
 	}
 	e := uint64(entryZero)
 	if m.backing == nil {
@@ -354,7 +395,7 @@ func (m *Image) zeroPiece(off, n, cs int64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err := m.setEmpty(uint64(off), e); err != nil {
+	if err := m.setEmpty(off, e); err != nil {
 		return err
 	}
 	return m.relieve()
