@@ -80,31 +80,28 @@ func checkConsole(t *testing.T, g *guest, dev string, out *lines, n int) {
 
 // hvc0 carries any bytes both ways, over both transports.
 func TestGuestVirtioConsole(t *testing.T) {
-	for _, transport := range []vmm.Transport{vmm.TransportMMIO, vmm.TransportPCI} {
-		t.Run(string(transport), func(t *testing.T) {
-			t.Parallel()
-			input, keyboard := io.Pipe()
-			defer keyboard.Close()
-			out := &lines{}
-			hvc := console.New("console", input, out)
-			g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{hvc}})
-			checkConsole(t, g, "/dev/hvc0", out, 192<<10)
+	eachTransport(t, func(t *testing.T, transport vmm.Transport) {
+		input, keyboard := io.Pipe()
+		defer keyboard.Close()
+		out := &lines{}
+		hvc := console.New("console", input, out)
+		g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{hvc}})
+		checkConsole(t, g, "/dev/hvc0", out, 192<<10)
 
-			in := noise(256<<10, 9)
-			wait := g.background(g.probe(), "take", "/dev/hvc0", fmt.Sprint(len(in)))
-			go func() { _, _ = keyboard.Write(in) }()
-			if got := wait(); !strings.Contains(got, sum(in)) {
-				t.Errorf("to the guest: %q, want %s", got, sum(in))
-			}
+		in := noise(256<<10, 9)
+		wait := g.background(g.probe(), "take", "/dev/hvc0", fmt.Sprint(len(in)))
+		go func() { _, _ = keyboard.Write(in) }()
+		if got := wait(); !strings.Contains(got, sum(in)) {
+			t.Errorf("to the guest: %q, want %s", got, sum(in))
+		}
 
-			before := out.Len()
-			g.put("/tmp/noise", in, 0o600)
-			g.must(g.probe(), "give", "/dev/hvc0", "/tmp/noise")
-			waitFor(t, patience, func() string { return fmt.Sprintf("%d bytes arrived", out.Len()-before) },
-				func() bool { return out.Len() >= before+len(in) })
-			if !bytes.Equal([]byte(out.String()[before:]), in) {
-				t.Error("from the guest: not what was sent")
-			}
-		})
-	}
+		before := out.Len()
+		g.put("/tmp/noise", in, 0o600)
+		g.must(g.probe(), "give", "/dev/hvc0", "/tmp/noise")
+		waitFor(t, patience, func() string { return fmt.Sprintf("%d bytes arrived", out.Len()-before) },
+			func() bool { return out.Len() >= before+len(in) })
+		if !bytes.Equal([]byte(out.String()[before:]), in) {
+			t.Error("from the guest: not what was sent")
+		}
+	})
 }

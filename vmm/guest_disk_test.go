@@ -79,30 +79,27 @@ func blocks(t testing.TB, path string) int64 {
 // Disks are what their files are, over both transports: read, written, named,
 // and read-only where they are to be.
 func TestGuestDisks(t *testing.T) {
-	for _, transport := range []vmm.Transport{vmm.TransportMMIO, vmm.TransportPCI} {
-		t.Run(string(transport), func(t *testing.T) {
-			t.Parallel()
-			file, content := rawFile(t, 2<<20)
-			fixed, fixedContent := rawFile(t, 1<<20)
-			g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{
-				newDisk(t, disk.Options{Path: file, ID: "first"}),
-				newDisk(t, disk.Options{Path: fixed, ReadOnly: true}),
-			}})
-			checkDisk(t, g, file, content)
-			if got := g.sh("cat /dev/vdb | shasum -a 256"); !strings.HasPrefix(got, sum(fixedContent)) {
-				t.Errorf("the read-only disk's sum is %s", got)
-			}
-			if out := g.must("cat", "/sys/block/vdb/ro"); out != "1\n" {
-				t.Errorf("read-only: %q", out)
-			}
-			if _, stderr, status := g.exec("dd", "if=/dev/zero", "of=/dev/vdb", "bs=4096", "count=1"); status.ExitCode() == 0 {
-				t.Errorf("a read-only disk was written to: %s", stderr)
-			}
-			if now, err := os.ReadFile(fixed); err != nil || !bytes.Equal(now, fixedContent) {
-				t.Errorf("the read-only file changed, %v", err)
-			}
-		})
-	}
+	eachTransport(t, func(t *testing.T, transport vmm.Transport) {
+		file, content := rawFile(t, 2<<20)
+		fixed, fixedContent := rawFile(t, 1<<20)
+		g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{
+			newDisk(t, disk.Options{Path: file, ID: "first"}),
+			newDisk(t, disk.Options{Path: fixed, ReadOnly: true}),
+		}})
+		checkDisk(t, g, file, content)
+		if got := g.sh("cat /dev/vdb | shasum -a 256"); !strings.HasPrefix(got, sum(fixedContent)) {
+			t.Errorf("the read-only disk's sum is %s", got)
+		}
+		if out := g.must("cat", "/sys/block/vdb/ro"); out != "1\n" {
+			t.Errorf("read-only: %q", out)
+		}
+		if _, stderr, status := g.exec("dd", "if=/dev/zero", "of=/dev/vdb", "bs=4096", "count=1"); status.ExitCode() == 0 {
+			t.Errorf("a read-only disk was written to: %s", stderr)
+		}
+		if now, err := os.ReadFile(fixed); err != nil || !bytes.Equal(now, fixedContent) {
+			t.Errorf("the read-only file changed, %v", err)
+		}
+	})
 }
 
 // checkDisk: /dev/vda is the file with the content, both before and after the
@@ -129,11 +126,13 @@ func checkDisk(t *testing.T, g *guest, file string, content []byte) {
 
 // What the guest discards takes no place on the host any more, by the device
 // itself and through a file system.
-func TestGuestDiscards(t *testing.T) {
-	t.Parallel()
+func TestGuestDiscards(t *testing.T) { eachTransport(t, testDiscards) }
+
+func testDiscards(t *testing.T, transport vmm.Transport) {
+	t.Helper()
 	file, content := rawFile(t, 8<<20)
 	ext4 := ext4File(t, 32<<20)
-	g := bootGuest(t, vmm.Config{Devices: []virtio.Device{newDisk(t, disk.Options{Path: file}), newDisk(t, disk.Options{Path: ext4})}})
+	g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{newDisk(t, disk.Options{Path: file}), newDisk(t, disk.Options{Path: ext4})}})
 	probe := g.probe()
 	before := blocks(t, file)
 	g.must(probe, "discard", "/dev/vda", fmt.Sprint(1<<20), fmt.Sprint(6<<20))
@@ -187,8 +186,10 @@ func TestGuestDiskOverlay(t *testing.T) {
 }
 
 // A back end without space is an I/O error for the guest, and nothing more.
-func TestGuestDiskWithoutSpace(t *testing.T) {
-	t.Parallel()
+func TestGuestDiskWithoutSpace(t *testing.T) { eachTransport(t, testDiskWithoutSpace) }
+
+func testDiskWithoutSpace(t *testing.T, transport vmm.Transport) {
+	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("vitrine-test", dir, "tmpfs", 0, "size=4m"); err != nil {
 		t.Skipf("no small file system can be mounted here: %v", err)
@@ -205,7 +206,7 @@ func TestGuestDiskWithoutSpace(t *testing.T) {
 	if err := os.Truncate(file, 16<<20); err != nil { // with holes
 		t.Fatal(err)
 	}
-	g := bootGuest(t, vmm.Config{Devices: []virtio.Device{newDisk(t, disk.Options{Path: file})}})
+	g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{newDisk(t, disk.Options{Path: file})}})
 	if _, stderr, status := g.exec("dd", "if=/dev/urandom", "of=/dev/vda", "bs=1M", "count=8", "oflag=sync", "conv=notrunc"); status.ExitCode() == 0 {
 		t.Errorf("8 MiB found place in 4: %s", stderr)
 	}

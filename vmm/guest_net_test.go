@@ -46,25 +46,22 @@ func addressed(n *usernet.Network) string {
 }
 
 func TestGuestUserNetwork(t *testing.T) {
-	for _, transport := range []vmm.Transport{vmm.TransportMMIO, vmm.TransportPCI} {
-		t.Run(string(transport), func(t *testing.T) {
-			t.Parallel()
-			n, dev := userNetwork(t)
-			g := bootGuest(t, vmm.Config{Transport: transport, CommandLine: addressed(n), Devices: []virtio.Device{dev}})
-			probe := g.probe()
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			toHost := netip.AddrPortFrom(n.Gateway(), uint16(l.Addr().(*net.TCPAddr).Port))
-			checkTCP(t, g, probe, 2<<20, l, toHost.String(), n.Published()[0].Host.String())
-			checkUDP(t, g, probe, n.Published()[1].Host.String())
-			if out := g.must("ping", "-c", "2", n.Gateway().String()); !strings.Contains(out, "2 packets") && !strings.Contains(out, "bytes from") {
-				t.Errorf("ping: %q", out)
-			}
-		})
-	}
+	eachTransport(t, func(t *testing.T, transport vmm.Transport) {
+		n, dev := userNetwork(t)
+		g := bootGuest(t, vmm.Config{Transport: transport, CommandLine: addressed(n), Devices: []virtio.Device{dev}})
+		probe := g.probe()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		toHost := netip.AddrPortFrom(n.Gateway(), uint16(l.Addr().(*net.TCPAddr).Port))
+		checkTCP(t, g, probe, 2<<20, l, toHost.String(), n.Published()[0].Host.String())
+		checkUDP(t, g, probe, n.Published()[1].Host.String())
+		if out := g.must("ping", "-c", "2", n.Gateway().String()); !strings.Contains(out, "2 packets") && !strings.Contains(out, "bytes from") {
+			t.Errorf("ping: %q", out)
+		}
+	})
 }
 
 // checkTCP sends n bytes from the guest to the host's listener, at whose address
@@ -128,10 +125,12 @@ func checkUDP(t *testing.T, g *guest, probe, toGuest string) {
 }
 
 // The network's own DHCP and DNS servers tell the guest all it has to know.
-func TestGuestAsksForItsAddress(t *testing.T) {
-	t.Parallel()
+func TestGuestAsksForItsAddress(t *testing.T) { eachTransport(t, testAsksForItsAddress) }
+
+func testAsksForItsAddress(t *testing.T, transport vmm.Transport) {
+	t.Helper()
 	n, dev := userNetwork(t)
-	g := bootGuest(t, vmm.Config{CommandLine: guestimages.ParamNet + "dhcp", Devices: []virtio.Device{dev}})
+	g := bootGuest(t, vmm.Config{Transport: transport, CommandLine: guestimages.ParamNet + "dhcp", Devices: []virtio.Device{dev}})
 	want := fmt.Sprintf("inet %v/%d", n.GuestIP(), n.Subnet().Bits())
 	waitFor(t, acceltest.Limit(time.Minute), func() string { return "no address by DHCP: " + g.must("ip", "addr") },
 		func() bool { return strings.Contains(g.must("ip", "addr"), want) })
@@ -154,8 +153,10 @@ func TestGuestAsksForItsAddress(t *testing.T) {
 
 // A name is looked up by the guest through the network's DNS server, whose own
 // is the test's.
-func TestGuestLooksUpNames(t *testing.T) {
-	t.Parallel()
+func TestGuestLooksUpNames(t *testing.T) { eachTransport(t, testLooksUpNames) }
+
+func testLooksUpNames(t *testing.T, transport vmm.Transport) {
+	t.Helper()
 	server, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +172,7 @@ func TestGuestLooksUpNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := bootGuest(t, vmm.Config{CommandLine: addressed(n), Devices: []virtio.Device{dev}})
+	g := bootGuest(t, vmm.Config{Transport: transport, CommandLine: addressed(n), Devices: []virtio.Device{dev}})
 	if got := g.must(g.probe(), "lookup", "machine.test."); got != "192.0.2.7\n" {
 		t.Errorf("machine.test has the address %q", got)
 	}

@@ -36,21 +36,18 @@ func (c *counted) Read(p []byte) (int, error) {
 // What a guest reads from its hardware generator is what the host's source
 // gave, in its order, over both transports.
 func TestGuestEntropy(t *testing.T) {
-	for _, transport := range []vmm.Transport{vmm.TransportMMIO, vmm.TransportPCI} {
-		t.Run(string(transport), func(t *testing.T) {
-			t.Parallel()
-			g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{rng.New("known", &counted{})}})
-			if got := g.must("cat", "/sys/class/misc/hw_random/rng_current"); !strings.HasPrefix(got, "virtio_rng.0") {
-				t.Fatalf("the generator is %q", got)
-			}
-			given, err := base64.StdEncoding.DecodeString(strings.TrimSpace(g.sh("dd if=/dev/hwrng bs=64 count=1 | base64")))
-			if err != nil || len(given) < 32 {
-				t.Fatalf("%d bytes, %v", len(given), err)
-			}
-			all := noise(64<<10, 0) // a guest takes less than that to begin with
-			if i := bytes.Index(all, given[:32]); i < 0 {
-				t.Errorf("the guest read %x, which nobody gave it", given)
-			}
-		})
-	}
+	eachTransport(t, func(t *testing.T, transport vmm.Transport) {
+		g := bootGuest(t, vmm.Config{Transport: transport, Devices: []virtio.Device{rng.New("known", &counted{})}})
+		if got := g.must("cat", "/sys/class/misc/hw_random/rng_current"); !strings.HasPrefix(got, "virtio_rng.0") {
+			t.Fatalf("the generator is %q", got)
+		}
+		given, err := base64.StdEncoding.DecodeString(strings.TrimSpace(g.sh("dd if=/dev/hwrng bs=64 count=1 | base64")))
+		if err != nil || len(given) < 32 {
+			t.Fatalf("%d bytes, %v", len(given), err)
+		}
+		all := noise(64<<10, 0) // a guest takes less than that to begin with
+		if i := bytes.Index(all, given[:32]); i < 0 {
+			t.Errorf("the guest read %x, which nobody gave it", given)
+		}
+	})
 }

@@ -142,6 +142,17 @@ func launch(t testing.TB, cfg vmm.Config) (g *guest, ready <-chan struct{}) {
 	return g, said
 }
 
+// eachTransport runs a test beside others, once for each transport.
+func eachTransport(t *testing.T, test func(t *testing.T, transport vmm.Transport)) {
+	t.Helper()
+	for _, transport := range []vmm.Transport{vmm.TransportMMIO, vmm.TransportPCI} {
+		t.Run(string(transport), func(t *testing.T) {
+			t.Parallel()
+			test(t, transport)
+		})
+	}
+}
+
 func embeddedGuest(t testing.TB, cfg vmm.Config) vmm.Config {
 	t.Helper()
 	switch {
