@@ -60,7 +60,7 @@ func (m *Machine) observeCPUs() {
 	for i, c := range m.cpus {
 		w := &cpuObserver{observer: observer{o.session, o.session.Sources[i].Ring, uint16(i)}, index: index}
 		if len(o.each) > 0 {
-			w.each = newInstructionObserver(w.observer, i, o.each)
+			w.each = newInstructionObserver(w.observer, i, o.each, func() bool { return m.gate.state() != gateRun })
 		}
 		c.observe(w)
 		c.kick() // so that it takes up the hooks

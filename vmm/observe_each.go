@@ -57,10 +57,11 @@ func (t *Tracing) wanted(events []trace.Event) []trace.Event {
 // when it has ended: when the next begins, or something interrupts the CPU.
 type instructionObserver struct {
 	observer
-	id   int
-	cpu  *softcpu.VCPU
-	want []*InstructionTrace
-	all  bool
+	id    int
+	cpu   *softcpu.VCPU
+	want  []*InstructionTrace
+	all   bool
+	leave func() bool // the CPU is to stop: see Ring.Room
 
 	told          map[place]bool // answers of want
 	under         bool           // an instruction is under way that is to be told of
@@ -80,8 +81,8 @@ type place struct {
 // mostPlaces bounds the answers that are kept.
 const mostPlaces = 1 << 16
 
-func newInstructionObserver(o observer, id int, want []*InstructionTrace) *instructionObserver {
-	w := &instructionObserver{observer: o, id: id, want: slices.Clone(want), told: make(map[place]bool)}
+func newInstructionObserver(o observer, id int, want []*InstructionTrace, leave func() bool) *instructionObserver {
+	w := &instructionObserver{observer: o, id: id, want: slices.Clone(want), leave: leave, told: make(map[place]bool)}
 	for _, x := range want {
 		w.all = w.all || x.All
 	}
@@ -95,7 +96,7 @@ func (o *instructionObserver) instruction(rip uint64, code []byte) {
 	if !o.wanted(place{rip, mode, cpl}) {
 		return
 	}
-	o.ring.Room()
+	o.ring.Room(o.leave)
 	o.under = true
 	n := copy(o.code[:], code)
 	o.in = trace.Instruction{RIP: rip, Code: o.code[:n], Mode: mode, Bits: bits, CPL: cpl, Registers: o.in.Registers[:0]}

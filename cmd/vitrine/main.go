@@ -31,9 +31,14 @@ const (
 func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
 	given := args
 	args, command := cutCommand(args)
-	app := newApp(in, out, errOut)
+	stdout, stderr := newOutlet(out, endsByAll), newOutlet(errOut, endsByPipe)
+	app := newApp(in, stdout, stderr)
 	app.Metadata = map[string]any{commandKey: command, argsKey: given}
-	return status(app.RunContext(ctx, args), errOut)
+	err := app.RunContext(ctx, args)
+	if err == nil {
+		err = stdout.failure() // of what does not look whether its lines are written
+	}
+	return status(err, stderr)
 }
 
 // status is the exit status for what a command ended with. It says why, if

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 
 	"github.com/urfave/cli/v2"
 
@@ -56,8 +55,8 @@ func recordNew(c *cli.Context, path string) error {
 		}
 		defer m.close()
 	}
-	return runOptionsWatched(c, o, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
-		r, err := newRecording(c, path, &t.Meta)
+	return runOptionsWatched(c, o, following(vmm.TraceOptions{Record: true}, func(t *vmm.Tracing, sig *interrupts) (vmm.TraceSink, error) {
+		r, err := newRecording(c, path, &t.Meta, sig)
 		if err == nil {
 			r.run, r.memories = run, m
 		}
@@ -66,12 +65,12 @@ func recordNew(c *cli.Context, path string) error {
 }
 
 func recordMachine(c *cli.Context, name, path string) error {
-	s, conn, err := openTrace(c, name, url.Values{"record": {"1"}})
+	s, conn, sig, err := openTrace(c, name, url.Values{"record": {"1"}})
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	r, err := newRecording(c, path, &s.Meta)
+	r, err := newRecording(c, path, &s.Meta, sig)
 	if err != nil {
 		return err
 	}
@@ -82,19 +81,20 @@ func recordMachine(c *cli.Context, name, path string) error {
 type recording struct {
 	w        *trace.Writer
 	buf      *bufio.Writer
-	f        *os.File
+	path     string
+	f        *outlet
 	cli      *cli.Context
 	count    uint64
 	run      *recordedRun // of a deterministic machine, and what it wrote to
 	memories *memories
 }
 
-func newRecording(c *cli.Context, path string, meta *trace.Meta) (*recording, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) // it has what was typed
+func newRecording(c *cli.Context, path string, meta *trace.Meta, sig *interrupts) (*recording, error) {
+	f, err := createOutlet(path, 0o600, sig) // it has what was typed
 	if err != nil {
 		return nil, fmt.Errorf("--output: %w", err)
 	}
-	r := &recording{f: f, buf: bufio.NewWriterSize(f, 1<<20), cli: c}
+	r := &recording{path: path, f: f, buf: bufio.NewWriterSize(f, 1<<20), cli: c}
 	if r.w, err = trace.NewWriter(r.buf, meta); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -121,7 +121,7 @@ func (r *recording) End(e *trace.End) error {
 	}
 	err := errors.Join(r.w.End(e), r.buf.Flush(), r.f.Close())
 	if err == nil {
-		fmt.Fprintf(r.cli.App.ErrWriter, "vitrine: %d events in %s", r.count, r.f.Name())
+		fmt.Fprintf(r.cli.App.ErrWriter, "vitrine: %d events in %s", r.count, r.path)
 		if e.Lost > 0 {
 			fmt.Fprintf(r.cli.App.ErrWriter, ", and %d LOST: a replay of it goes wrong", e.Lost)
 		}

@@ -65,7 +65,7 @@ func listRecording(c *cli.Context, f io.Reader, v *view) error {
 	if err != nil {
 		return err
 	}
-	sink, err := v.open(&s.Meta, c.App.Writer)
+	sink, err := v.open(&s.Meta, c.App.Writer, nil)
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ func newRunner(o *runOptions, in io.Reader, out, errOut io.Writer) *runner {
 func (r *runner) run(ctx context.Context) (err error) {
 	r.sig = catchSignals(ctx)
 	defer r.sig.stop()
+	heed(r.sig, r.out, r.errOut.w)
 	if r.live, err = r.register(); err != nil {
 		return err
 	}

@@ -17,10 +17,12 @@ func (e signalError) Error() string { return "ended by a signal: " + e.number.St
 type interrupts struct {
 	first, second context.Context // done with a signalError as cause
 	ch            chan os.Signal
+	pipe          chan os.Signal
+	cancel        context.CancelCauseFunc // of first
 }
 
 func catchSignals(ctx context.Context) *interrupts {
-	s := &interrupts{ch: make(chan os.Signal, 2)}
+	s := &interrupts{ch: make(chan os.Signal, 2), pipe: make(chan os.Signal, 1)}
 	var first, second context.CancelCauseFunc
 	s.second, second = context.WithCancelCause(ctx)
 	s.first, first = context.WithCancelCause(s.second)
@@ -31,6 +33,10 @@ func catchSignals(ctx context.Context) *interrupts {
 			signal.Notify(s.ch, sig)
 		}
 	}
+	s.cancel = first
+	// Caught, SIGPIPE does not end the process on the spot: the write fails,
+	// and the machine is turned off. See outlet.
+	signal.Notify(s.pipe, syscall.SIGPIPE)
 	go func() {
 		for n := 0; ; n++ {
 			sig, ok := <-s.ch
@@ -49,7 +55,14 @@ func catchSignals(ctx context.Context) *interrupts {
 	return s
 }
 
+// end asks for the end as a first signal does, because of err.
+func (s *interrupts) end(err error) { s.cancel(err) }
+
+// why is the reason for the end that is asked for.
+func (s *interrupts) why() error { return context.Cause(s.first) }
+
 func (s *interrupts) stop() {
 	signal.Stop(s.ch)
+	signal.Stop(s.pipe)
 	close(s.ch)
 }

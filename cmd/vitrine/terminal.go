@@ -31,6 +31,9 @@ func asTerminal(in io.Reader) (*os.File, bool) {
 
 func isTerminal(out io.Writer) bool {
 	f, ok := out.(*os.File)
+	if o, wrapped := out.(*outlet); wrapped {
+		f, ok = o.file, o.file != nil
+	}
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 

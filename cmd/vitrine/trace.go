@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"time"
 
@@ -64,9 +63,9 @@ func traceCommand() *cli.Command {
 				}
 				return traceMachine(c, name, v)
 			}
-			return runWatched(c, following(vmm.TraceOptions{Snap: v.snap(), Instructions: v.instructionTrace()}, func(t *vmm.Tracing) (vmm.TraceSink, error) {
+			return runWatched(c, following(vmm.TraceOptions{Snap: v.snap(), Instructions: v.instructionTrace()}, func(t *vmm.Tracing, sig *interrupts) (vmm.TraceSink, error) {
 				v.name(&t.Meta)
-				return v.open(&t.Meta, c.App.ErrWriter)
+				return v.open(&t.Meta, c.App.ErrWriter, sig)
 			}))
 		},
 	}
@@ -106,13 +105,13 @@ func runOptionsWatched(c *cli.Context, o *runOptions, w ...watcher) error {
 
 // traceMachine shows the events of a running machine.
 func traceMachine(c *cli.Context, name string, v *view) error {
-	s, conn, err := openTrace(c, name, v.query(c))
+	s, conn, sig, err := openTrace(c, name, v.query(c))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	v.name(&s.Meta)
-	sink, err := v.open(&s.Meta, c.App.Writer)
+	sink, err := v.open(&s.Meta, c.App.Writer, sig)
 	if err != nil {
 		return err
 	}
@@ -120,20 +119,21 @@ func traceMachine(c *cli.Context, name string, v *view) error {
 }
 
 // openTrace asks a running machine for its events. Ctrl-C ends the stream.
-func openTrace(c *cli.Context, name string, query url.Values) (*trace.StreamReader, net.Conn, error) {
+func openTrace(c *cli.Context, name string, query url.Values) (*trace.StreamReader, net.Conn, *interrupts, error) {
 	dir, err := openState(c)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	client, err := dir.Client(name)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	sig := catchSignals(c.Context)
+	heed(sig, c.App.Writer, c.App.ErrWriter)
 	conn, err := client.Stream(c.Context, "trace", query)
 	if err != nil {
 		sig.stop()
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	context.AfterFunc(sig.first, func() {
 		if w, ok := conn.(interface{ CloseWrite() error }); ok {
@@ -143,9 +143,9 @@ func openTrace(c *cli.Context, name string, query url.Values) (*trace.StreamRead
 	})
 	s, err := trace.NewStreamReader(conn)
 	if err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+		return nil, nil, nil, errors.Join(err, conn.Close())
 	}
-	return s, conn, nil
+	return s, conn, sig, nil
 }
 
 // endOfStream is how long a machine may take to end a stream.
@@ -153,18 +153,23 @@ const endOfStream = 3 * time.Second
 
 // passOn hands a stream's events to a sink, and its end, if it has one.
 func passOn(s *trace.StreamReader, sink vmm.TraceSink) error {
-	var batch [1]trace.Event
+	var batch []trace.Event
 	for {
 		e, err := s.Next()
+		if err == nil {
+			if batch = append(batch, e); s.Ready() {
+				continue
+			}
+		}
+		if e := sink.Events(batch); e != nil {
+			return e
+		}
+		batch = batch[:0]
 		switch {
 		case err == io.EOF:
 			return sink.End(s.End())
 		case err != nil: // the machine's process ended before it could say so
 			return sink.End(&trace.End{Reason: "its process ended before the stream did"})
-		}
-		batch[0] = e
-		if err := sink.Events(batch[:]); err != nil {
-			return err
 		}
 	}
 }
@@ -265,11 +270,12 @@ func (v *view) lists() bool {
 	return v.json || v.why || !v.counts && v.perfetto == "" && v.pcap == ""
 }
 
-// open opens the view's files. out is where it is shown without --output.
-func (v *view) open(meta *trace.Meta, out io.Writer) (*viewer, error) {
+// open opens the view's files. out is where it is shown without --output. With
+// sig, files are given up that nobody reads.
+func (v *view) open(meta *trace.Meta, out io.Writer, sig *interrupts) (*viewer, error) {
 	w := &viewer{view: v, decoder: decode.New(meta, v.symbols), pieces: trace.NewAssembler(), out: out}
 	if v.output != "" {
-		f, err := os.Create(v.output)
+		f, err := createOutlet(v.output, 0o666, sig)
 		if err != nil {
 			return nil, fmt.Errorf("--output: %w", err)
 		}
@@ -279,7 +285,7 @@ func (v *view) open(meta *trace.Meta, out io.Writer) (*viewer, error) {
 		w.summary = export.NewSummary(meta)
 	}
 	if v.perfetto != "" {
-		f, err := os.Create(v.perfetto)
+		f, err := createOutlet(v.perfetto, 0o666, sig)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("--perfetto: %w", err), w.close())
 		}
@@ -287,7 +293,7 @@ func (v *view) open(meta *trace.Meta, out io.Writer) (*viewer, error) {
 		w.closers = append(w.closers, w.perfetto)
 	}
 	if v.pcap != "" {
-		f, err := os.Create(v.pcap)
+		f, err := createOutlet(v.pcap, 0o666, sig)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("--pcap: %w", err), w.close())
 		}

@@ -40,22 +40,33 @@ func (r *runner) watch(m *vmm.Machine) (finish func(error) error, err error) {
 var errNotStarted = errors.New("the machine was not started")
 
 // following is a watcher that hands the machine's events to a sink.
-func following(o vmm.TraceOptions, open func(*vmm.Tracing) (vmm.TraceSink, error)) watcher {
-	return func(_ *runner, m *vmm.Machine) (func(error) error, error) {
+func following(o vmm.TraceOptions, open func(*vmm.Tracing, *interrupts) (vmm.TraceSink, error)) watcher {
+	return func(r *runner, m *vmm.Machine) (func(error) error, error) {
 		t, err := m.StartTrace(o)
 		if err != nil {
 			return nil, err
 		}
-		sink, err := open(t)
+		sink, err := open(t, r.sig)
 		if err != nil {
 			t.Cancel()
 			return nil, err
 		}
 		over, ended := make(chan struct{}), make(chan error, 1)
-		go func() { ended <- t.Follow(context.Background(), over, sink) }()
-		return func(error) error {
+		go func() {
+			err := t.Follow(context.Background(), over, sink)
+			if err != nil {
+				r.sig.end(err) // nobody sees what the machine does: it ends
+			}
+			ended <- err
+		}()
+		return func(end error) error {
 			close(over)
-			return <-ended
+			err := <-ended
+			var quiet exitStatus
+			if err != nil && end != nil && !errors.Is(end, err) && !errors.As(err, &quiet) {
+				r.errOut.say("%v", err) // end is what the command ends with
+			}
+			return err
 		}, nil
 	}
 }

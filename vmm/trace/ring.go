@@ -107,12 +107,13 @@ func (r *Ring) Pace(rd *Reader) { rd.seen.Store(rd.next); r.pace.Store(rd) }
 func (r *Ring) Unpace() { r.pace.Store(nil) }
 
 // Room waits until the reader of Pace, if there is one, has read so much that
-// half of the ring is free. It is for sources that may wait, and
-// of which nobody would believe a part.
-func (r *Ring) Room() {
+// half of the ring is free, or until leave says that the source has something
+// else to do. It is for sources that may wait, and of which nobody would believe
+// a part.
+func (r *Ring) Room(leave func() bool) {
 	for {
 		rd := r.pace.Load()
-		if rd == nil || r.head.Load()-rd.seen.Load() < uint64(len(r.slots))/2 {
+		if rd == nil || r.head.Load()-rd.seen.Load() < uint64(len(r.slots))/2 || leave() {
 			return
 		}
 		time.Sleep(100 * time.Microsecond)
