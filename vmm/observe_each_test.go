@@ -118,7 +118,8 @@ func TestInstructionsWithAllRegisters(t *testing.T) {
 		if !ok || e.Kind != trace.KindInstruction {
 			continue
 		}
-		in := it.Instruction()
+		var in trace.Instruction
+		it.Instruction(&in)
 		if len(in.Registers) != x86.RegCount {
 			t.Fatalf("%#x has %d registers, want %d", in.RIP, len(in.Registers), x86.RegCount)
 		}

@@ -241,3 +241,27 @@ func TestTraceOfInstructions(t *testing.T) {
 		t.Errorf("--registers alone: %d %q", status, e)
 	}
 }
+
+// TestProfileOfAGuest: how many instructions each function has executed, with
+// and without a filter.
+func TestProfileOfAGuest(t *testing.T) {
+	t.Setenv("VITRINE_STATE", t.TempDir())
+	table := filepath.Join(t.TempDir(), "System.map")
+	if err := os.WriteFile(table, []byte("0000000000100078 T hello\n0000000000100080 T bye\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := append(watched(t, "trace", "soft", out(0x3f8, 'H'), powerOff, forever), "--instructions", "--summary", "--symbols", table)
+	for filter, want := range map[string][]string{
+		"":                        {"hello 3 50.00%", "bye 3 50.00%", "all 6", "instruction 6", "write COM1 THR 1"},
+		"symbol=bye":              {"bye 3 100.00%", "all 3"},
+		"instruction symbol=void": {"0 events in"},
+	} {
+		status, o, e := vitrine(nil, append(args, "--filter", filter)...)
+		said := strings.Join(strings.Fields(e), " ")
+		for _, w := range want {
+			if status != 0 || o != "H" || !strings.Contains(said, w) {
+				t.Errorf("filter %q: %d %q, no %q in\n%s", filter, status, o, w, e)
+			}
+		}
+	}
+}

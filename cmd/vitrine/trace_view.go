@@ -25,7 +25,8 @@ type viewer struct {
 	out      io.Writer
 	buf      *bufio.Writer
 	closers  []io.Closer
-	shown    uint64
+	line     []byte
+	json     *json.Encoder
 }
 
 var _ vmm.TraceSink = (*viewer)(nil)
@@ -33,11 +34,19 @@ var _ vmm.TraceSink = (*viewer)(nil)
 // Events implements vmm.TraceSink.
 func (w *viewer) Events(events []trace.Event) error {
 	if w.buf == nil {
-		w.buf = bufio.NewWriterSize(w.out, 32<<10)
+		w.buf = bufio.NewWriterSize(w.out, 64<<10)
+		w.json = json.NewEncoder(w.buf)
 	}
 	for _, e := range events {
 		it, ok := w.pieces.Add(e)
 		if !ok {
+			continue
+		}
+		if it.Kind == trace.KindInstruction && w.filter == nil && (w.onlyCounts() || w.onlyLists()) {
+			if err := w.instruction(&it); err != nil {
+				return err
+			}
+			w.pieces.Reuse(&it)
 			continue
 		}
 		l := w.decoder.Line(&it)
@@ -51,8 +60,29 @@ func (w *viewer) Events(events []trace.Event) error {
 	return w.buf.Flush()
 }
 
+// onlyCounts and onlyLists say that instructions become nothing but counters, or
+// lines of text: there are millions of them.
+func (v *view) onlyCounts() bool {
+	return v.counts && !v.lists() && v.perfetto == "" && v.pcap == ""
+}
+
+func (v *view) onlyLists() bool {
+	return !v.counts && !v.json && !v.why && !v.registers && v.perfetto == "" && v.pcap == ""
+}
+
+// instruction is show for an instruction, of which nobody wants more than the
+// text, or the count.
+func (w *viewer) instruction(it *trace.Item) error {
+	if w.summary != nil {
+		w.summary.Executed(it.Time, w.decoder.Executed(it))
+		return nil
+	}
+	w.line = w.decoder.AppendInstruction(w.line[:0], it)
+	_, err := w.buf.Write(w.line)
+	return err
+}
+
 func (w *viewer) show(it *trace.Item, l *decode.Line) error {
-	w.shown++
 	if w.summary != nil {
 		w.summary.Add(l)
 	}
@@ -69,8 +99,8 @@ func (w *viewer) show(it *trace.Item, l *decode.Line) error {
 	switch {
 	case !w.lists():
 		return nil
-	case w.json:
-		return json.NewEncoder(w.buf).Encode(l)
+	case w.view.json:
+		return w.json.Encode(l)
 	}
 	if _, err := w.buf.WriteString(l.String() + "\n"); err != nil {
 		return err
@@ -92,15 +122,16 @@ func (w *viewer) show(it *trace.Item, l *decode.Line) error {
 
 // End implements vmm.TraceSink.
 func (w *viewer) End(e *trace.End) error {
+	last := bufio.NewWriter(w.out)
 	if w.summary != nil {
-		w.summary.Write(w.out, e)
+		w.summary.Write(last, e)
 	} else if e.Lost > 0 {
-		fmt.Fprintf(w.out, "%d events were lost: whoever reads them was too slow (try --filter, --summary or --output)\n", e.Lost)
+		fmt.Fprintf(last, "%d events were lost: whoever reads them was too slow (try --filter, --summary or --output)\n", e.Lost)
 	}
 	if w.perfetto != nil {
 		w.perfetto.End(e)
 	}
-	return w.close()
+	return errors.Join(last.Flush(), w.close())
 }
 
 func (w *viewer) close() error {

@@ -132,25 +132,42 @@ func (t *Table) Len() int {
 // Name is the function that addr is in, with the offset: "start_kernel+0x1c".
 // It is "" where there is none.
 func (t *Table) Name(addr uint64) string {
-	if t == nil {
+	name, off, _, ok := t.Find(addr)
+	switch {
+	case !ok:
 		return ""
+	case off == 0:
+		return name
+	}
+	return fmt.Sprintf("%s+%#x", name, off)
+}
+
+// Find is the function that addr is in, how far in, and how many of the
+// addresses from addr on are in it too.
+func (t *Table) Find(addr uint64) (name string, off, more uint64, ok bool) {
+	if t == nil {
+		return "", 0, 0, false
 	}
 	i, found := slices.BinarySearchFunc(t.list, addr, func(s symbol, a uint64) int { return cmp.Compare(s.addr, a) })
 	if !found {
 		i--
 	}
 	if i < 0 {
-		return ""
+		return "", 0, 0, false
 	}
 	s := &t.list[i]
-	off := addr - s.addr
+	off = addr - s.addr
+	size := uint64(reach)
 	switch {
-	case s.size != 0 && off >= s.size && i == len(t.list)-1, off >= reach:
-		return ""
-	case off == 0:
-		return s.name
+	case i < len(t.list)-1:
+		size = min(size, t.list[i+1].addr-s.addr)
+	case s.size != 0:
+		size = min(size, s.size)
 	}
-	return fmt.Sprintf("%s+%#x", s.name, off)
+	if off >= size {
+		return "", 0, 0, false
+	}
+	return s.name, off, size - off, true
 }
 
 // Addr is the address of the function called name.

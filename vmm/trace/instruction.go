@@ -70,13 +70,15 @@ func (w *InstructionWriter) Emit(r *Ring, e Event, in *Instruction) {
 	r.Emit(&e)
 }
 
-// Instruction is the instruction of a KindInstruction item.
-func (it *Item) Instruction() Instruction {
-	code := binary.LittleEndian.AppendUint64(nil, it.Value)
+// Instruction puts the instruction of a KindInstruction item into in, whose
+// slices it takes for what it has to keep.
+func (it *Item) Instruction(in *Instruction) {
+	code := binary.LittleEndian.AppendUint64(in.Code[:0], it.Value)
 	code = binary.LittleEndian.AppendUint64(code, it.Aux)
 	a := it.Addr
-	in := Instruction{
-		RIP: it.RIP, Code: code[:min(int(it.Size), len(code))],
+	*in = Instruction{
+		Registers: in.Registers[:0],
+		RIP:       it.RIP, Code: code[:min(int(it.Size), len(code))],
 		CPL: uint8(a & 3), Mode: x86.Mode(a >> instrMode & 7), Bits: 16 << (a >> instrBits & 3),
 		Faulted: a>>instrFaulted&1 != 0, Vector: uint8(a >> instrVector),
 		Before: a >> instrBefore & flagBits, After: a >> instrAfter & flagBits,
@@ -90,5 +92,4 @@ func (it *Item) Instruction() Instruction {
 		}
 		in.Registers = append(in.Registers, Change{b[0], binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:])})
 	}
-	return in
 }

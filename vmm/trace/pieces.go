@@ -84,11 +84,13 @@ func (e *Event) ID() uint64 { return uint64(e.Time)<<8 | uint64(e.CPU) }
 // Assembler turns the events of a stream into items.
 type Assembler struct {
 	open map[uint64]*Item
+	free []*Item // whose slices are used again
 }
 
 // maxOpen bounds the items whose event has not come; maxData the bytes of one.
 const (
 	maxOpen = 4096
+	maxFree = 16
 	maxData = 1 << 20
 )
 
@@ -111,8 +113,21 @@ func (a *Assembler) Add(e Event) (item Item, ok bool) {
 	if it := a.open[id]; it != nil {
 		item.Data, item.Segments = it.Data, it.Segments
 		delete(a.open, id)
+		*it = Item{}
+		if len(a.free) < maxFree {
+			a.free = append(a.free, it)
+		}
 	}
 	return item, true
+}
+
+// Reuse takes an item's slices back, from a caller that has no more use for
+// them.
+func (a *Assembler) Reuse(item *Item) {
+	if n := len(a.free); n > 0 && cap(a.free[n-1].Data) < cap(item.Data) {
+		a.free[n-1].Data = item.Data[:0]
+	}
+	item.Data = nil
 }
 
 func (a *Assembler) piece(id uint64, e *Event) {
@@ -121,7 +136,11 @@ func (a *Assembler) piece(id uint64, e *Event) {
 		if len(a.open) >= maxOpen {
 			clear(a.open) // of events that were overwritten
 		}
-		it = new(Item)
+		if n := len(a.free); n > 0 {
+			it, a.free = a.free[n-1], a.free[:n-1]
+		} else {
+			it = new(Item)
+		}
 		a.open[id] = it
 	}
 	if e.Kind == KindSegment {

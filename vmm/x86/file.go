@@ -76,14 +76,35 @@ func ParseMode(s string) (Mode, bool) {
 // FlagNames lists the flags that are set in RFLAGS, the condition codes first.
 func FlagNames(rflags uint64) []string {
 	var set []string
-	for _, f := range []struct {
-		bit  uint64
-		name string
-	}{{FlagCF, "CF"}, {FlagPF, "PF"}, {FlagAF, "AF"}, {FlagZF, "ZF"}, {FlagSF, "SF"}, {FlagOF, "OF"},
-		{FlagDF, "DF"}, {FlagIF, "IF"}, {FlagTF, "TF"}, {FlagNT, "NT"}, {FlagRF, "RF"}, {FlagVM, "VM"}, {FlagAC, "AC"}, {1 << 21, "ID"}} {
-		if rflags&f.bit != 0 {
+	for i := range flagNames {
+		if f := &flagNames[i]; rflags&f.bit != 0 {
 			set = append(set, f.name)
 		}
 	}
 	return set
 }
+
+// AppendFlagNames appends FlagNames with blanks between them.
+func AppendFlagNames(b []byte, rflags uint64) []byte {
+	begin := len(b)
+	for i := range flagNames {
+		f := &flagNames[i]
+		if rflags&f.bit == 0 {
+			continue
+		}
+		if len(b) > begin {
+			b = append(b, ' ')
+		}
+		b = append(b, f.name...)
+	}
+	return b
+}
+
+// NamedFlags are those that FlagNames knows.
+const NamedFlags = FlagCF | FlagPF | FlagAF | FlagZF | FlagSF | FlagOF | FlagDF | FlagIF | FlagTF | FlagNT | FlagRF | FlagVM | FlagAC | FlagID
+
+var flagNames = [...]struct {
+	bit  uint64
+	name string
+}{{FlagCF, "CF"}, {FlagPF, "PF"}, {FlagAF, "AF"}, {FlagZF, "ZF"}, {FlagSF, "SF"}, {FlagOF, "OF"},
+	{FlagDF, "DF"}, {FlagIF, "IF"}, {FlagTF, "TF"}, {FlagNT, "NT"}, {FlagRF, "RF"}, {FlagVM, "VM"}, {FlagAC, "AC"}, {FlagID, "ID"}}

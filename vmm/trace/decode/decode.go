@@ -45,6 +45,7 @@ type Line struct {
 
 	Instruction *Instruction `json:"instruction,omitempty"`
 
+	cr3     uint64 // what an instruction has set CR3 to
 	why     string // the key of its explanation
 	early   bool   // of an instruction that is yet to be executed: no texts, no time
 	unnamed bool   // nobody knows the symbol
@@ -65,6 +66,12 @@ type Decoder struct {
 	queues  map[uint16]int // how many, by source: as far as seen
 	open    map[chainKey]request
 	last    time.Duration
+
+	// Of instructions: see text.go.
+	names names
+	codes *codes
+	in    trace.Instruction
+	text  []byte
 }
 
 type chainKey struct {
@@ -80,7 +87,7 @@ type request struct {
 
 // New returns a decoder for the machine that meta describes. table may be nil.
 func New(meta *trace.Meta, table *symbols.Table) *Decoder {
-	d := &Decoder{meta: meta, symbols: table, virtio: make(map[uint16]*trace.Device),
+	d := &Decoder{meta: meta, symbols: table, names: names{table: table}, codes: new(codes), virtio: make(map[uint16]*trace.Device),
 		queues: make(map[uint16]int), open: make(map[chainKey]request)}
 	for i := range meta.Devices {
 		dev := &meta.Devices[i]
@@ -131,9 +138,7 @@ func (d *Decoder) Line(it *trace.Item) Line {
 	if it.CPU != trace.NoCPU {
 		l.CPU = int(it.CPU)
 	}
-	if int(it.Source) < len(d.meta.Sources) {
-		l.Source = d.meta.Sources[it.Source]
-	}
+	l.Source = d.source(it)
 	switch it.Kind {
 	case trace.KindIO, trace.KindMMIO:
 		d.accessLine(&l, it)
@@ -204,28 +209,18 @@ var legacyPorts = map[uint64]string{
 
 // String is the line as a terminal shows it.
 func (l *Line) String() string {
-	s := fmt.Sprintf("%12.6f %-8s %9s  %s", l.Time.Seconds(), l.Source, "+"+short(l.Since), l.Text)
+	b := append(appendHead(nil, l.Time, l.Source, l.Since), l.Text...)
 	if l.RIP != 0 && l.Instruction == nil {
-		s += fmt.Sprintf("  rip=%#x", l.RIP)
+		b = appendHex(append(b, "  rip="...), l.RIP)
 		if l.Symbol != "" {
-			s += " " + l.Symbol
+			b = append(append(b, ' '), l.Symbol...)
 		}
 	}
 	if l.Took != 0 {
-		s += fmt.Sprintf(", %s in the VMM", short(l.Took))
+		b = appendTook(b, l.Took)
 	}
-	return s
+	return string(b)
 }
 
 // short is a duration with three or four digits.
-func short(d time.Duration) string {
-	switch {
-	case d < time.Microsecond:
-		return fmt.Sprintf("%dns", d.Nanoseconds())
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.1fµs", float64(d)/1e3)
-	case d < time.Second:
-		return fmt.Sprintf("%.2fms", float64(d)/1e6)
-	}
-	return fmt.Sprintf("%.2fs", d.Seconds())
-}
+func short(d time.Duration) string { return string(appendShort(nil, d)) }

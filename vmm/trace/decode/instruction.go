@@ -33,54 +33,32 @@ type Register struct {
 
 // instructionLine is an executed instruction.
 func (d *Decoder) instructionLine(l *Line, it *trace.Item) {
-	in := it.Instruction()
+	in := new(trace.Instruction)
+	it.Instruction(in)
 	w := &Instruction{
-		Bytes: hex.EncodeToString(in.Code), Assembly: assembly(in.Code, int(in.Bits), it.RIP, d.symbols.Name),
+		Bytes: hex.EncodeToString(in.Code), Assembly: d.code(it, in).assembly,
 		Mode: in.Mode.String(), Bits: int(in.Bits), CPL: int(in.CPL),
 		FlagsBefore: x86.FlagNames(in.Before), FlagsAfter: x86.FlagNames(in.After),
 	}
 	l.Instruction, l.What, l.Data, l.Addr, l.Value = w, w.Assembly, in.Code, 0, 0
 	for _, c := range in.Registers {
+		if c.Index == x86.RegCR3 {
+			l.cr3 = c.After
+		}
 		w.Registers = append(w.Registers, Register{x86.RegName(int(c.Index)), c.Before, c.After})
 	}
 	if in.Faulted {
-		w.Fault = fmt.Sprintf("vector %#x", in.Vector)
-		if int(in.Vector) < len(exceptionNames) && exceptionNames[in.Vector] != "" {
-			w.Fault = exceptionNames[in.Vector]
-		}
+		w.Fault = faultName(in.Vector)
 	}
-	where := fmt.Sprintf("%#x", it.RIP)
-	if s := d.symbols.Name(it.RIP); s != "" {
-		where += " <" + s + ">"
-	}
-	l.Text = fmt.Sprintf("%s %s/%d  %-20s  %-28s  %s", where, w.Mode, w.CPL, bytesText(in.Code), w.Assembly, w.effect(d.symbols.Name))
-	l.Text = strings.TrimRight(l.Text, " ")
+	d.text = d.appendInstruction(d.text[:0], it, in)
+	l.Text = string(d.text)
 }
 
-// effect is what the instruction changed.
-func (w *Instruction) effect(name func(uint64) string) string {
-	var parts []string
-	for _, r := range w.Registers {
-		switch {
-		case r.Before == r.After:
-		case r.Name == "rip":
-			to := fmt.Sprintf("→ %#x", r.After)
-			if s := name(r.After); s != "" {
-				to += " <" + s + ">"
-			}
-			parts = append(parts, to)
-		case r.Name != "rflags":
-			parts = append(parts, fmt.Sprintf("%s %#x→%#x", r.Name, r.Before, r.After))
-		}
+func faultName(vector uint8) string {
+	if int(vector) < len(exceptionNames) && exceptionNames[vector] != "" {
+		return exceptionNames[vector]
 	}
-	before, after := strings.Join(w.FlagsBefore, " "), strings.Join(w.FlagsAfter, " ")
-	if before != after {
-		parts = append(parts, fmt.Sprintf("flags [%s]→[%s]", before, after))
-	}
-	if w.Fault != "" {
-		parts = append(parts, "raises "+w.Fault)
-	}
-	return strings.Join(parts, ", ")
+	return fmt.Sprintf("vector %#x", vector)
 }
 
 // Table is all registers that the line has, before and after, four a row.

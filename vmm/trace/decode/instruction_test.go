@@ -3,6 +3,7 @@ package decode
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/vmm/symbols"
 	"github.com/vitrine-vmm/vitrine/vmm/trace"
@@ -117,6 +118,87 @@ func FuzzInstruction(f *testing.F) {
 		l := New(&trace.Meta{}, nil).Line(&it)
 		if l.Instruction == nil || l.String() == "" || l.Instruction.Table() == "" && len(l.Instruction.Registers) > 0 {
 			t.Errorf("%+v became %+v", it, l)
+		}
+	})
+}
+
+// instructionItems are instructions as a trace has them: with and without
+// symbols, of all modes, with every kind of effect, and twice each.
+func instructionItems() []trace.Item {
+	r := trace.NewRing(1 << 10)
+	var w trace.InstructionWriter
+	at := time.Duration(0)
+	for range 2 {
+		for i, in := range []trace.Instruction{
+			{RIP: 0x401010, Code: []byte{0xe8, 0xeb, 0x0f, 0, 0}, Mode: x86.ModeLong, Bits: 64, CPL: 3, Before: x86.FlagIF | x86.FlagZF, After: x86.FlagCF,
+				Registers: []trace.Change{{Index: 4, Before: 0x7000, After: 0x6ff8}, {Index: x86.RegRIP, Before: 0x401010, After: 0x402000}, {Index: 3, Before: 5, After: 5}}},
+			{RIP: 0x402000, Code: []byte{0xc3}, Mode: x86.ModeLong, Bits: 64, Registers: []trace.Change{{Index: x86.RegRIP, Before: 0x402000, After: 0x401015}}},
+			{RIP: 0x7c00, Code: []byte{0xb8, 0x34, 0x12}, Mode: x86.ModeReal, Bits: 16, Faulted: true, Vector: 13},
+			{RIP: 0x7c00, Code: []byte{0xb8, 0x34, 0x12, 0, 0}, Mode: x86.ModeProtected, Bits: 32, Faulted: true, Vector: 0x80},
+			{RIP: 0x7c00, Code: []byte{0x90}, Mode: x86.ModeCompat, Bits: 32, Before: x86.FlagIOPL, After: 2}, // flags without names
+			{RIP: 0xffffffff81000000, Code: []byte{0x0f, 0xff, 0xff, 0xff}, Mode: x86.ModeLong, Bits: 64},
+			{RIP: 0x401020, Code: []byte{0x66, 0x0f, 0x6f, 0xc1}, Mode: x86.ModeLong, Bits: 64, Registers: []trace.Change{{Index: x86.RegXMM + 1, After: 1 << 63}, {Index: x86.RegCR3, After: 0x1000}}},
+		} {
+			at += []time.Duration{1, 999, 1500 * time.Nanosecond, 999999, 2500 * time.Microsecond, time.Second, 90 * time.Minute}[i]
+			w.Emit(r, trace.Event{Time: at}, &in)
+		}
+	}
+	var items []trace.Item
+	rd, pieces := r.NewReaderAll(), trace.NewAssembler()
+	for e, ok := rd.Next(); ok; e, ok = rd.Next() {
+		if it, ok := pieces.Add(e); ok {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
+// TestAppendInstruction: the quick way to a line is the other's, byte for byte.
+func TestAppendInstruction(t *testing.T) {
+	table, err := symbols.Read(strings.NewReader("0000000000401000 T fill\n0000000000402000 T spill\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []*symbols.Table{nil, table} {
+		meta := &trace.Meta{Sources: []string{"vcpu0"}}
+		slow, quick := New(meta, table), New(meta, table)
+		for _, it := range instructionItems() {
+			l := slow.Line(&it)
+			if want, got := l.String()+"\n", string(quick.AppendInstruction(nil, &it)); got != want {
+				t.Errorf("\n%q\nwant\n%q", got, want)
+			}
+		}
+	}
+}
+
+// TestAppendInstructionAllocates nothing for an instruction that it has seen.
+func TestAppendInstructionAllocatesNothing(t *testing.T) {
+	items := instructionItems()[:2]
+	d, b := New(&trace.Meta{Sources: []string{"vcpu0"}}, nil), make([]byte, 0, 1024)
+	if n := testing.AllocsPerRun(100, func() {
+		for i := range items {
+			b = d.AppendInstruction(b[:0], &items[i])
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// BenchmarkInstruction compares the two ways to a line.
+func BenchmarkInstruction(b *testing.B) {
+	items := instructionItems()
+	d, buf := New(&trace.Meta{Sources: []string{"vcpu0"}}, nil), make([]byte, 0, 1024)
+	b.Run("append", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := range b.N {
+			buf = d.AppendInstruction(buf[:0], &items[i%len(items)])
+		}
+	})
+	b.Run("line", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := range b.N {
+			l := d.Line(&items[i%len(items)])
+			_ = l.String()
 		}
 	})
 }

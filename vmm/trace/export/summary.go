@@ -24,6 +24,7 @@ type Summary struct {
 	lat     map[string]*latency
 	total   uint64
 	last    time.Duration
+	profile profile
 }
 
 type tally struct {
@@ -63,8 +64,19 @@ func count(m map[string]*tally, name string, took time.Duration) {
 	t.took += took
 }
 
+// Executed counts an instruction that was executed at a time.
+func (s *Summary) Executed(at time.Duration, e decode.Executed) {
+	s.total++
+	s.last = at
+	s.profile.add(&e)
+}
+
 // Add counts an event.
 func (s *Summary) Add(l *decode.Line) {
+	if l.Instruction != nil {
+		s.Executed(l.Time, l.Executed())
+		return
+	}
 	s.total++
 	s.last = l.Time
 	count(s.kinds, l.Kind, l.Took)
@@ -131,6 +143,10 @@ func (s *Summary) Write(w io.Writer, e *trace.End) {
 	if e != nil && e.Reason != "" {
 		reason, _, _ := strings.Cut(e.Reason, "\n")
 		fmt.Fprintf(w, "the machine ended: %s\n", reason)
+	}
+	s.profile.write(w)
+	if s.profile.total > 0 {
+		s.kinds["instruction"] = &tally{name: "instruction", n: s.profile.total}
 	}
 	table(w, "events by kind", s.kinds, 100)
 	table(w, "top sources", s.sources, topSources)
