@@ -29,14 +29,14 @@ func TestGuestIsSavedAtItsToilUnderKVM(t *testing.T) {
 	if _, err := os.Stat("/dev/kvm"); err != nil {
 		t.Skipf("no guest under KVM: %v", err)
 	}
-	checkToil(t, 200, "--accel", "kvm", "--memory", "128M")
+	checkToil(t, 60, "--accel", "kvm", "--memory", "128M")
 }
 
 func TestCPUsAreSavedAtTheirToilUnderKVM(t *testing.T) {
 	if os.Getenv("VITRINE_SLOW") == "" {
 		t.Skip("boots four CPUs under KVM: set VITRINE_SLOW=1")
 	}
-	checkToil(t, 200, "--accel", "kvm", "--memory", "128M", "--cpus", "4")
+	checkToil(t, 60, "--accel", "kvm", "--memory", "128M", "--cpus", "4")
 }
 
 func checkToil(t *testing.T, rounds int, args ...string) {
@@ -57,7 +57,7 @@ func checkToil(t *testing.T, rounds int, args ...string) {
 		snapshots = append(snapshots, dir)
 	}
 	// The file OUT comes with the last round.
-	const rest = "until [ -s /tmp/out ]; do sleep 0.2; done; cat /tmp/count /tmp/out; read up rest < /proc/uptime; echo $up"
+	const rest = "until [ -s /tmp/out ]; do sleep 1; done; cat /tmp/count /tmp/out; read up rest < /proc/uptime; echo $up"
 	fine := func(out string, connections int) {
 		t.Helper()
 		_, vectors, _ := strings.Cut(out, " avx ")
