@@ -198,9 +198,16 @@ func (r *runner) attend(m *vmm.Machine, l *launch, ended <-chan error) error {
 func (r *runner) turnOff(m *vmm.Machine, l *launch, why error, ended <-chan error) error {
 	ctx, cancel := context.WithTimeout(r.sig.second, graceful)
 	defer cancel()
-	if !l.session.turnOff(ctx) {
-		m.Stop(why)
-		return <-ended
+	asked := make(chan bool, 1)
+	go func() { asked <- l.session.turnOff(ctx) }()
+	select {
+	case err := <-ended: // it was about to, and may not have heard the question
+		return err
+	case heard := <-asked:
+		if !heard {
+			m.Stop(why)
+			return <-ended
+		}
 	}
 	select {
 	case err := <-ended:

@@ -177,6 +177,25 @@ func TestOnRebootRestart(t *testing.T) {
 	})
 }
 
+// A shell's input that comes after a reboot is for the shell of the next boot.
+func TestEmbeddedGuestRestarts(t *testing.T) {
+	t.Setenv("VITRINE_CACHE", testCache)
+	in, keyboard := io.Pipe()
+	var o, e syncBuffer
+	go func() {
+		fmt.Fprintln(keyboard, "echo first; reboot")
+		for !strings.Contains(e.String(), "the guest reboots") {
+			time.Sleep(time.Millisecond)
+		}
+		fmt.Fprintln(keyboard, "echo second")
+		keyboard.Close()
+	}()
+	status := run(context.Background(), []string{"vitrine", "run", "--accel", anyAccel(t), "--on-reboot", "restart"}, in, &o, &e)
+	if status != 0 || o.String() != "first\nsecond\n" {
+		t.Errorf("status %d, output %q, errors %q", status, o.String(), e.String())
+	}
+}
+
 func TestTimingsAreInOrder(t *testing.T) {
 	eachAccel(t, func(t *testing.T, accel string) {
 		kernel := tinyKernel(t, out(0x3f8, '.'), out(0x510, 1), out(0x510, 2), powerOff)

@@ -88,6 +88,7 @@ func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {
 		}
 	}()
 	status, err := s.run(ctx)
+	s.in.Close() // what is typed from now on is for whoever comes next
 	var refused *agent.Error
 	switch {
 	case ctx.Err() != nil:
