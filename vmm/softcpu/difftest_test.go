@@ -368,7 +368,7 @@ func (b *diffBatch) compareCase(k int, want, got *side, wf, gf map[int]diffFault
 		// Some hosts emulate what raises #GP, and report what becomes of
 		// that.
 		return ""
-	case !wok && gok && (g.vector == vectorPF || g.vector == vectorGP) && slices.Contains(x87Stores, c.name) &&
+	case !wok && gok && (g.vector == vectorPF || g.vector == vectorGP || g.vector == vectorSS) && slices.Contains(x87Stores, c.name) &&
 		le64(want.ram[diffOut+k*diffSlot+diffFX:])>>16&swES != 0:
 		// An x87 store with an unmasked exception stores nothing: some
 		// processors do not look at its operand then, the order being theirs
