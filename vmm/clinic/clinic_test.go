@@ -38,7 +38,10 @@ var broken = []struct {
 		[]string{"CR3 0x7ffff000 points outside guest memory", "cannot be fetched", "#PF"}},
 	{"non-canonical RIP", vmtest.Kernel64, []byte{0xff, 0xe0}, // jmp rax
 		func(g *vmtest.Guest) { g.Sregs().IDT.Limit = 0 },
-		nil},
+		[]string{"0x8000000000000000", "not canonical", "#GP", "no entry for vector 13"}},
+	{"non-canonical return", vmtest.Kernel64, []byte{0x50, 0xc3}, // push rax; ret
+		func(g *vmtest.Guest) { g.Sregs().IDT.Limit = 0 },
+		[]string{"0x8000000000000000", "not canonical", "#GP", "no entry for vector 13"}},
 	{"bad GDT", vmtest.Kernel64, []byte{0x0f, 0x0b},
 		func(g *vmtest.Guest) { g.Sregs().GDT.Limit = 7 },
 		[]string{"selector 0x8 of IDT entry 6 is beyond the GDT at 0x1000 with limit 0x7", "CS is 0x8, beyond the GDT's limit"}},
@@ -72,7 +75,7 @@ func TestTripleFaults(t *testing.T) {
 				}
 				r := x86.Regs{RAX: 0x7ffff000, RBX: 0x30000010}
 				switch c.name {
-				case "non-canonical RIP":
+				case "non-canonical RIP", "non-canonical return":
 					r.RAX = 1 << 63
 				case "no stack":
 					r.RSP = vmtest.Absent + 0x1000

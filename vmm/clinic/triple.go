@@ -1,6 +1,7 @@
 package clinic
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -131,7 +132,47 @@ func (p *patient) instructionException(code []byte) (t trouble, found bool) {
 			return trouble{fmt.Sprintf("%s at CPL %d: #GP", inst.Op, p.Sregs.CPL()), x86.VectorGP}, true
 		}
 	}
-	return p.operandException(&inst)
+	if t, found := p.operandException(&inst); found {
+		return t, true
+	}
+	return p.targetException(&inst)
+}
+
+// targetException looks at where a near jump, call or return goes: Intel's
+// processors raise #GP before they are there (SDM vol. 2, JMP, CALL, RET).
+func (p *patient) targetException(inst *x86asm.Inst) (trouble, bool) {
+	if p.bits() != 64 {
+		return trouble{}, false
+	}
+	var target uint64
+	from, read := p.rspLinear(), true
+	switch inst.Op {
+	case x86asm.RET:
+	case x86asm.JMP, x86asm.CALL:
+		if v, ok := p.register(inst.Args[0]); ok {
+			target, read = v, false
+			break
+		}
+		m, ok := inst.Args[0].(x86asm.Mem)
+		if !ok {
+			return trouble{}, false
+		}
+		from = p.address(m, inst.Len)
+	default:
+		return trouble{}, false
+	}
+	where := ""
+	if read {
+		b, bad := p.table(from, 8, "the target")
+		if bad != nil {
+			return trouble{}, false
+		}
+		target, where = binary.LittleEndian.Uint64(b), fmt.Sprintf(", read from %#x", from)
+	}
+	if p.paging.Canonical(target) {
+		return trouble{}, false
+	}
+	return trouble{fmt.Sprintf("%s at RIP goes to %#x%s, which is not canonical: #GP", inst.Op, target, where), x86.VectorGP}, true
 }
 
 // operandException looks at the memory operands of the instruction.
