@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"net/url"
 	"strconv"
 
@@ -67,7 +68,7 @@ func askedInstructions(q url.Values) (*vmm.InstructionTrace, error) {
 	if text := q.Get("filter"); text != "" {
 		f, err := decode.ParseFilter(text)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("filter: %w", err)
 		}
 		w.Want = wantedBy(f, func() *symbols.Table { return nil }, false)
 	}

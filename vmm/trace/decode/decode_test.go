@@ -110,7 +110,7 @@ func TestFilter(t *testing.T) {
 
 func TestFilterSaysWhereItIsWrong(t *testing.T) {
 	for text, at := range map[string]int{"": 0, "io and": 6, "port=": 5, "port=xyz": 5, "prt=1": 0, "took>10": 5, "(io": 3, "io )": 3, "kind=nonsense": 5,
-		"device<x": 7, "port~3": 5, "not": 3, `text="open`: 5, "port>1..2": 5, "= 3": 0} {
+		"device<x": 7, "port~3": 5, "not": 3, `text="open`: 5, "port>1..2": 5, "= 3": 0, "io or or net0": 6, "and io": 0, "rip=5..2": 4, "time=2s..1s": 5} {
 		_, err := ParseFilter(text)
 		var e *FilterError
 		if !errors.As(err, &e) {

@@ -50,6 +50,9 @@ func compare(field, op, value string) (f test, what string) {
 	if ranged && op != "=" && op != "==" && op != "!=" {
 		return nil, "a range goes with = or !="
 	}
+	if a > b {
+		return nil, "the range ends before it begins"
+	}
 	return compareNumber(field, op, a, b)
 }
 

@@ -72,7 +72,7 @@ type FilterError struct {
 
 func (e *FilterError) Error() string {
 	column := len([]rune(e.Text[:e.At]))
-	return fmt.Sprintf("filter: %s\n  %s\n  %s^", e.What, e.Text, strings.Repeat(" ", column))
+	return fmt.Sprintf("%s\n  %s\n  %s^", e.What, e.Text, strings.Repeat(" ", column))
 }
 
 // ParseFilter parses a filter. The error is a *FilterError.
@@ -206,6 +206,8 @@ func (p *filterParser) not() (test, error) {
 		}
 		p.next()
 		return f, nil
+	case (p.word("or") || p.word("and")) && p.text[p.tok.at] != '"':
+		return nil, p.mistake("something is missing before %q", p.tok.text)
 	case p.tok.kind == tokWord:
 		return p.term()
 	case p.tok.kind == tokEnd:
