@@ -168,3 +168,46 @@ func TestInstructionsNeedTheSoftwareCPU(t *testing.T) {
 		}
 	})
 }
+
+// stuck is a sink that takes nothing until it is closed.
+type stuck chan struct{}
+
+func (s stuck) Events([]trace.Event) error { <-s; return nil }
+func (s stuck) End(*trace.End) error       { return nil }
+
+// TestReaderThatIsStuck: a CPU that waits for the reader of its instructions
+// can be paused, goes on, and can be stopped.
+func TestReaderThatIsStuck(t *testing.T) {
+	m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{0xeb, 0xfe}), Accel: "soft"})
+	tr, err := m.StartTrace(vmm.TraceOptions{Events: 256, Instructions: new(vmm.InstructionTrace)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, over, followed := make(stuck), make(chan struct{}), make(chan error, 1)
+	go func() { followed <- tr.Follow(context.Background(), over, s) }()
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(context.Background()) }()
+	executed := func() uint64 { n, _ := m.Instructions(); return n }
+	for last := uint64(0); last == 0 || executed() != last; time.Sleep(20 * time.Millisecond) {
+		last = executed() // until it waits
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := m.Pause(ctx); err != nil {
+		t.Errorf("pause: %v", err)
+	}
+	if err := m.Resume(); err != nil {
+		t.Errorf("resume: %v", err)
+	}
+	m.Stop(context.Canceled)
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		t.Error("it does not stop")
+	}
+	close(s)
+	close(over)
+	if err := <-followed; err != nil {
+		t.Error(err)
+	}
+}
