@@ -46,9 +46,11 @@ bench: $(BIN) ## measure
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 	@./.ci/trace-cost
 
-cross: ## build for the other systems
+cross: ## build for the other systems, and see that their tests would compile
 	@for t in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64; do \
 	  echo $$t; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -o /dev/null ./cmd/vitrine || exit 1; done
+	@for t in darwin/arm64 windows/amd64; do \
+	  echo $$t: tests; GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) vet ./... || exit 1; done
 
 guest-images: ## rebuild the embedded guest
 	guest-images/build.sh

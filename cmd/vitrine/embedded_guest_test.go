@@ -38,6 +38,13 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
+// command runs a command line and returns what became of it.
+func command(args ...string) (status int, stdout, stderr string) {
+	var o, e syncBuffer
+	status = run(context.Background(), append([]string{"vitrine"}, args...), strings.NewReader(""), &o, &e)
+	return status, o.String(), e.String()
+}
+
 // anyAccel is the accelerator for guests that run with any.
 func anyAccel(t testing.TB) string {
 	t.Helper()

@@ -50,13 +50,6 @@ func newState(t testing.TB) string {
 	return dir
 }
 
-// command runs a command line and returns what became of it.
-func command(args ...string) (status int, stdout, stderr string) {
-	var o, e syncBuffer
-	status = run(context.Background(), append([]string{"vitrine"}, args...), strings.NewReader(""), &o, &e)
-	return status, o.String(), e.String()
-}
-
 // want runs a command line that must succeed and returns its output.
 func want(t testing.TB, args ...string) string {
 	t.Helper()

@@ -14,7 +14,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,11 +59,10 @@ func newClient(t *testing.T) *testClient {
 	}
 	c := &testClient{}
 	c.Client = New(func(context.Context) (net.Conn, error) {
-		fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		theirs, ours, err := socketPair()
 		if err != nil {
 			return nil, err
 		}
-		theirs, ours := os.NewFile(uintptr(fds[0]), "agent"), os.NewFile(uintptr(fds[1]), "host")
 		defer theirs.Close()
 		defer ours.Close()
 		cmd := exec.Command(path, "--serve-stdin")
