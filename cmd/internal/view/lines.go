@@ -167,7 +167,9 @@ func parsePast(v url.Values) (q pastQuery, err error) {
 		q.count = 100
 	}
 	if text := v.Get("filter"); text != "" && err == nil {
-		q.filter, err = decode.ParseFilter(text)
+		if q.filter, err = decode.ParseFilter(text); err != nil {
+			err = fmt.Errorf("filter: %w", err)
+		}
 	}
 	return q, err
 }
