@@ -47,6 +47,20 @@ func cpuidFor(supported []x86.CPUIDEntry, id, n int) []x86.CPUIDEntry {
 	return table
 }
 
+// hypercalls are the features of KVM (Linux Documentation/virt/kvm/x86/cpuid.rst)
+// that a guest uses by VMCALL: PV_UNHALT, PV_SEND_IPI, PV_SCHED_YIELD and
+// HC_MAP_GPA_RANGE. KVM that emulates guest kernels never returns from one.
+const hypercalls = 1<<7 | 1<<11 | 1<<13 | 1<<16
+
+// withoutHypercalls takes them from a CPUID table.
+func withoutHypercalls(table []x86.CPUIDEntry) {
+	for i := range table {
+		if table[i].Function == leafKVMFeatures {
+			table[i].EAX &^= hypercalls
+		}
+	}
+}
+
 func maxLeaf(table []x86.CPUIDEntry) uint32 {
 	for _, e := range table {
 		if e.Function == 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -113,12 +112,9 @@ func checkIdle(t *testing.T, g *guest) {
 	}
 }
 
-// Several CPUs under KVM: many minutes where it emulates guest kernels.
-func TestCPUsUnderKVM(t *testing.T) {
-	accel := acceltest.Only(t, acceltest.KVM, "TestGuestCPUs is the same with any")
-	if os.Getenv("VITRINE_SLOW") == "" {
-		t.Skip("boots four CPUs under KVM: set VITRINE_SLOW=1")
-	}
+// Several CPUs under KVM, which call each other.
+func TestGuestCPUsUnderKVM(t *testing.T) {
+	accel := acceltest.Only(t, acceltest.KVM, "it is about KVM's CPUs")
 	t.Parallel()
 	checkCPUs(t, bootGuest(t, vmm.Config{Accel: accel, CPUs: 4}), 4)
 }

@@ -108,8 +108,14 @@ func (m *Machine) build() (err error) {
 		return err
 	}
 	m.times.mark(PhaseKernelLoaded)
-	m.cpuid, err = m.vm.SupportedCPUID()
-	return err
+	if m.cpuid, err = m.vm.SupportedCPUID(); err != nil {
+		return err
+	}
+	// One CPU has nobody to call for; its machine need not ask how KVM works.
+	if m.vm.Kind() == AccelKVM && m.cfg.CPUs > 1 && KernelsEmulated() {
+		withoutHypercalls(m.cpuid)
+	}
+	return nil
 }
 
 // layMemory makes the RAM and, behind it, persistent memory.
