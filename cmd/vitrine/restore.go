@@ -296,7 +296,7 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 		return nil, err
 	}
 	if !settles {
-		go l.resetConnections(s.run)
+		l.resetConnections(s.run)
 		return m, nil
 	}
 	l.settles = true

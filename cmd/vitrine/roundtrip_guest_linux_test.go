@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
 // A guest computes with vector registers, writes a disk and talks TCP, and is
@@ -26,17 +28,12 @@ func TestGuestIsSavedAtItsToil(t *testing.T) {
 }
 
 func TestGuestIsSavedAtItsToilUnderKVM(t *testing.T) {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		t.Skipf("no guest under KVM: %v", err)
+	accel := acceltest.Only(t, acceltest.KVM, "TestGuestIsSavedAtItsToil is the same with the other")
+	for _, cpus := range []string{"1", "4"} {
+		t.Run(cpus+" CPUs", func(t *testing.T) {
+			checkToil(t, 60, "--accel", accel, "--memory", "128M", "--cpus", cpus)
+		})
 	}
-	checkToil(t, 60, "--accel", "kvm", "--memory", "128M")
-}
-
-func TestCPUsAreSavedAtTheirToilUnderKVM(t *testing.T) {
-	if os.Getenv("VITRINE_SLOW") == "" {
-		t.Skip("boots four CPUs under KVM: set VITRINE_SLOW=1")
-	}
-	checkToil(t, 60, "--accel", "kvm", "--memory", "128M", "--cpus", "4")
 }
 
 func checkToil(t *testing.T, rounds int, args ...string) {

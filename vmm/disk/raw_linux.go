@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -314,18 +313,23 @@ func once(fd int, vec [][]byte, skip int, off int64, write bool, flags int) (int
 	if write {
 		nr = unix.SYS_PWRITEV2
 	}
-	count := fillIovecs(t[:], vec, skip)
+	t.vec = vec
+	count := fillIovecs(t.iov[:], vec, skip)
 	// The upper half of the offset counts where a register has 32 bits.
-	n, _, errno := unix.Syscall6(nr, uintptr(fd), memory.HostAddr(t[:]), uintptr(count), uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
-	runtime.KeepAlive(vec)
+	n, _, errno := unix.Syscall6(nr, uintptr(fd), memory.HostAddr(t.iov[:]), uintptr(count), uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
+	t.vec = nil
 	if errno != 0 {
 		return 0, errno
 	}
 	return int(n), nil
 }
 
-// iovecTable is an array of struct iovec.
-type iovecTable [slotBytes]byte
+// iovecTable is an array of struct iovec, and the buffers that it refers to:
+// being referred to from here, they live, and are on no stack, which may move.
+type iovecTable struct {
+	iov [slotBytes]byte
+	vec [][]byte
+}
 
 // iovecs are the tables that are not in use.
 var iovecs = sync.Pool{New: func() any { return new(iovecTable) }}

@@ -195,3 +195,36 @@ func TestINITResets(t *testing.T) {
 		}
 	}
 }
+
+// TestFlagsOfAComparisonThatIsLeft: one that is left behind its last element, to
+// look at attn, is not executed again with any element that would set the flags;
+// only a fault gives the old ones back.
+func TestFlagsOfAComparisonThatIsLeft(t *testing.T) {
+	for _, det := range []bool{false, true} {
+		b := newBare(t, Options{Deterministic: det}, 1)
+		b.start(0, bareCode, nil)
+		c := b.cpu[0].c
+		in := &inst{rep: 0xf3, amask: ^uint64(0), asize: 8, size: 1}
+		c.regs[rCX] = 1
+		c.setArith(0)
+		ok := c.compare(in, func(c *cpu, _ *inst) (ok, more bool) {
+			c.setArith(x86.FlagZF)
+			c.attn.Or(attnEvent)
+			return true, true
+		})
+		if ok || c.count(in) != 0 || c.rflags()&x86.FlagZF == 0 {
+			t.Errorf("deterministic %v: left: %v, %d elements to do, flags %#x", det, !ok, c.count(in), c.rflags())
+		}
+		c.regs[rCX] = 2
+		c.setArith(0)
+		ok = c.compare(in, func(c *cpu, _ *inst) (ok, more bool) {
+			c.setArith(x86.FlagZF)
+			c.stop = stopFault
+			return false, false
+		})
+		if ok || c.rflags()&x86.FlagZF != 0 {
+			t.Errorf("deterministic %v: after a fault %v, flags %#x", det, ok, c.rflags())
+		}
+		c.stop = stopNone
+	}
+}

@@ -281,7 +281,9 @@ func (c *cpu) compare(in *inst, one func(*cpu, *inst) (ok, more bool)) bool {
 	if c.repeat(in, one) {
 		return true
 	}
-	c.setArith(before)
+	if c.stop == stopFault { // and not to look at attn, maybe behind the last element
+		c.setArith(before)
+	}
 	return false
 }
 

@@ -65,14 +65,22 @@ const (
 
 // Reset ends connections that the guest had through another network, before it
 // was saved: a program that waits for an answer would learn of their end from
-// its keep-alive at best. It returns when that is done, or the guest does not
-// answer.
+// its keep-alive at best. It does not wait: a guest may need a while to answer,
+// or never do.
 //
 // Their peer begins anew. The guest acknowledges where the old connection is,
 // and what it acknowledges is not what was sent, so it is answered by a reset
 // that it takes (RFC 9293, section 3.5.1, half-open connections).
 func (n *Network) Reset(former []Connection) {
+	if len(former) == 0 || n.ctx.Err() != nil {
+		return
+	}
+	n.wg.Go(func() { n.resetAll(former) })
+}
+
+func (n *Network) resetAll(former []Connection) {
 	var wg sync.WaitGroup
+	defer wg.Wait()
 	turns := make(chan struct{}, maxResets)
 	for _, c := range former {
 		if c.Guest.Addr() != n.guest || !c.Peer.Addr().Is4() {
@@ -81,16 +89,13 @@ func (n *Network) Reset(former []Connection) {
 		select {
 		case turns <- struct{}{}:
 		case <-n.ctx.Done():
-		}
-		if n.ctx.Err() != nil {
-			break
+			return
 		}
 		wg.Go(func() {
 			defer func() { <-turns }()
 			n.reset(c)
 		})
 	}
-	wg.Wait()
 }
 
 func (n *Network) reset(c Connection) {

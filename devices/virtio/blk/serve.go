@@ -83,7 +83,7 @@ func (w *worker) takePrompt(ctx context.Context) (all bool) {
 		return false // another ring, before the device has woken for the last
 	}
 	room := int64(lendBytes)
-	for ctx.Err() == nil && w.failure() == nil {
+	for room >= 0 && ctx.Err() == nil && w.failure() == nil {
 		c, ok, err := w.q.Pop()
 		if err != nil {
 			return false // whoever pops next is told of it again
@@ -97,8 +97,11 @@ func (w *worker) takePrompt(ctx context.Context) (all bool) {
 			w.fail(errors.Join(err, w.q.Push(c, 0)))
 			return false
 		}
-		if status == statusPending {
-			room -= j.req.Length
+		// Other CPUs may go on adding: what is refused has a price too.
+		if status != statusPending {
+			room -= SectorSize
+		} else {
+			room -= max(j.req.Length, SectorSize)
 			if room < 0 || !w.now.Try(&j.req) {
 				w.left = &j.req
 				w.notified()
@@ -111,6 +114,7 @@ func (w *worker) takePrompt(ctx context.Context) (all bool) {
 			return false
 		}
 	}
+	w.notified()
 	return false
 }
 
