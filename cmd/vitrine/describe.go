@@ -73,8 +73,9 @@ func configFields() []config.Field {
 // absolute: they mean the same wherever the description goes.
 func describedMachine(c *cli.Context) *config.Machine {
 	m := &config.Machine{Command: guestCommand(c)}
+	given := givenFlags(c)
 	for _, f := range configFields() {
-		if !c.IsSet(f.Name) {
+		if !given[f.Name] {
 			continue
 		}
 		values := []string{fmt.Sprint(c.Value(f.Name))}
@@ -163,10 +164,7 @@ func readConfig(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", c.String("config"), err)
 	}
-	given := make(map[string]bool)
-	for _, s := range m.Settings {
-		given[s.Flag] = c.IsSet(s.Flag)
-	}
+	given := givenFlags(c)
 	for _, s := range m.Settings {
 		if given[s.Flag] {
 			continue

@@ -105,6 +105,9 @@ func forkAction(c *cli.Context) error {
 		return err
 	}
 	defer release()
+	if err := dir.Sweep(); err != nil { // once for all of them
+		fmt.Fprintf(c.App.ErrWriter, "vitrine: remove what other machines have left: %v\n", err)
+	}
 	return startForks(c, dir.Path(), f.Dir, names)
 }
 

@@ -23,6 +23,7 @@ import (
 // that a guest which reboots goes through.
 type live struct {
 	opt    *runOptions
+	clone  bool // one of those that vitrine fork makes
 	hub    *control.Hub
 	log    *slog.Logger
 	logs   *machineLogs
@@ -55,7 +56,7 @@ const statusKilled = statusSignal + 9
 
 // register takes a name for the machine, and begins its record and its logs.
 func (r *runner) register() (*live, error) {
-	v := &live{opt: r.opt, hub: r.hub, log: r.log(nil), done: make(chan struct{}), end: func() {}}
+	v := &live{opt: r.opt, clone: r.opt.saved != nil && r.opt.saved.fork, hub: r.hub, log: r.log(nil), done: make(chan struct{}), end: func() {}}
 	err := v.takeName()
 	switch {
 	case err == nil:
@@ -150,8 +151,10 @@ const settled = 3 * time.Second
 // the machine took. Go's collector would do that only when the heap grows, and
 // that of an idle machine does not.
 func (v *live) settle() {
-	if err := v.dir.Sweep(); err != nil {
-		v.log.Warn("remove what other machines have left", "error", err)
+	if !v.clone { // who makes a hundred clones has swept once
+		if err := v.dir.Sweep(); err != nil {
+			v.log.Warn("remove what other machines have left", "error", err)
+		}
 	}
 	select {
 	case <-time.After(settled):

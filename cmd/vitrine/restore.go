@@ -123,8 +123,9 @@ func openSaved(dir string) (*snapshot.Snapshot, *savedRun, error) {
 // commandLine is that of the machine that was saved, with what the flags of
 // restore change.
 func (r *restoring) commandLine(c *cli.Context) (line []string, err error) {
+	given := givenFlags(c)
 	for _, name := range []string{"name", "console", "accel", "state"} {
-		if c.IsSet(name) {
+		if given[name] {
 			line = append(line, "--"+name+"="+c.String(name))
 		}
 	}
@@ -148,7 +149,7 @@ func (r *restoring) commandLine(c *cli.Context) (line []string, err error) {
 			return nil, fmt.Errorf("snapshot %s: it has fewer disks than its machine", r.snapshot.Path)
 		case f.Name == "disk":
 			f.Value, disks = disks[0], disks[1:]
-		case c.IsSet(f.Name), r.fork && f.Name == "publish":
+		case given[f.Name], r.fork && f.Name == "publish":
 			continue
 		case r.fork && f.Name == "vsock":
 			f.Value += "." + r.hostname

@@ -98,9 +98,10 @@ func (o *runOptions) parseSnapshot(c *cli.Context) error {
 		return err
 	}
 	o.warm = c.Bool("warm") || o.warmAt.text != ""
+	given := givenFlags(c)
 	for _, f := range runFlags() {
 		name := f.Names()[0]
-		if !c.IsSet(name) || slices.Contains(ofOneRun, name) {
+		if !given[name] || slices.Contains(ofOneRun, name) {
 			continue
 		}
 		for _, v := range flagValues(c, f) {

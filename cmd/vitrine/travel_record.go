@@ -64,9 +64,10 @@ func recordRun(c *cli.Context) (run *recordedRun, o *runOptions, err error) {
 		return nil, o, err
 	}
 	run = &recordedRun{Version: recordedRunVersion, Maker: version(), Command: o.command}
+	given := givenFlags(c)
 	for _, f := range runFlags() {
 		name := f.Names()[0]
-		if !c.IsSet(name) || slices.Contains(notRecorded, name) {
+		if !given[name] || slices.Contains(notRecorded, name) {
 			continue
 		}
 		for _, v := range flagValues(c, f) {

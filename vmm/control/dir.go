@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -244,10 +245,10 @@ func (d *Dir) Held(name string) bool { return locked(filepath.Join(d.Folder(name
 
 // bootID tells this boot of the host from others; "" where the system does
 // not say.
-func bootID() string {
+var bootID = sync.OnceValue(func() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
+})
