@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	"gonum.org/v1/plot"
@@ -43,16 +44,18 @@ func (f *figure) svg() ([]byte, error) {
 	f.draw(c)
 	var b bytes.Buffer
 	_, err := c.WriteTo(&b)
-	return textPattern.ReplaceAllFunc(b.Bytes(), fitText), err
+	return textPattern().ReplaceAllFunc(b.Bytes(), fitText), err
 }
 
 // textPattern is a text as vgsvg writes it, with its size and what it says.
-var textPattern = regexp.MustCompile(`<text ([^>]*font-size:([0-9.]+)px[^>]*)>([^<]*)</text>`)
+var textPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`<text ([^>]*font-size:([0-9.]+)px[^>]*)>([^<]*)</text>`)
+})
 
 // fitText gives a text the width for which room was made, whatever font the
 // reader has. Hangul, which the library's font lacks, is left as it is.
 func fitText(svg []byte) []byte {
-	m := textPattern.FindSubmatch(svg)
+	m := textPattern().FindSubmatch(svg)
 	size, err := strconv.ParseFloat(string(m[2]), 64)
 	words := html.UnescapeString(string(m[3]))
 	if err != nil || size < 1 || words == "" || strings.ContainsFunc(words, func(r rune) bool { return unicode.Is(unicode.Hangul, r) }) {

@@ -12,13 +12,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var page = sync.OnceValue(func() *template.Template { return template.Must(template.New("page").Parse(pageText)) })
 
 func trim(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
@@ -65,7 +66,7 @@ func WriteReport(dir string, r *Result, lang string) error {
 	if err := r.WriteJSON(&raw); err != nil {
 		return err
 	}
-	if err := page.Execute(&html, newPageData(r, w, svgs)); err != nil {
+	if err := page().Execute(&html, newPageData(r, w, svgs)); err != nil {
 		return err
 	}
 	files["index.html"], files["compare.json"] = html.Bytes(), raw.Bytes()

@@ -191,26 +191,26 @@ func (s *session) registerPacket(verb byte, arg string) []byte {
 	switch verb {
 	case 'g':
 		var out []byte
-		for i := range registers {
-			out = registers[i].appendHex(out, r)
+		for i := range registers() {
+			out = registers()[i].appendHex(out, r)
 		}
 		return out
 	case 'p':
 		n, err := strconv.ParseUint(arg, 16, 16)
-		if err != nil || n >= uint64(len(registers)) {
+		if err != nil || n >= uint64(len(registers())) {
 			return []byte(errInvalid)
 		}
-		return registers[n].appendHex(nil, r)
+		return registers()[n].appendHex(nil, r)
 	case 'G':
 		return s.setAll(r, arg)
 	}
 	name, value, _ := strings.Cut(arg, "=")
 	n, err := strconv.ParseUint(name, 16, 16)
-	if err != nil || n >= uint64(len(registers)) {
+	if err != nil || n >= uint64(len(registers())) {
 		return []byte(errInvalid)
 	}
 	v, good := parseHex([]byte(value))
-	g := &registers[n]
+	g := &registers()[n]
 	if !good || len(v) < g.bits/8 {
 		return []byte(errInvalid)
 	}
@@ -223,8 +223,8 @@ func (s *session) registerPacket(verb byte, arg string) []byte {
 
 // setAll is the G packet; what cannot be set is passed over.
 func (s *session) setAll(r *Registers, arg string) []byte {
-	for i := range registers {
-		g := &registers[i]
+	for i := range registers() {
+		g := &registers()[i]
 		n := g.bits / 8 * 2
 		if len(arg) < n {
 			return []byte(errInvalid)

@@ -178,7 +178,7 @@ func TestRegisters(t *testing.T) {
 	c.send("g")
 	all := c.receive()
 	want := 0
-	for _, r := range registers {
+	for _, r := range registers() {
 		want += r.bits / 4
 	}
 	if len(all) != want {
@@ -375,7 +375,7 @@ func TestDescriptionIsReadInParts(t *testing.T) {
 			break
 		}
 	}
-	if got.String() != targetXML {
+	if got.String() != targetXML() {
 		t.Error("the parts do not add up")
 	}
 	c.ask("qXfer:features:read:other.xml:0,fff", "")

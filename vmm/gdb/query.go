@@ -62,10 +62,10 @@ func (s *session) transfer(rest string) []byte {
 	if !good {
 		return []byte(errInvalid)
 	}
-	if off >= uint64(len(targetXML)) {
+	if off >= uint64(len(targetXML())) {
 		return []byte{'l'}
 	}
-	part := targetXML[off:]
+	part := targetXML()[off:]
 	n = min(n, maxPacket/2-8) // escapes may double it
 	if n < uint64(len(part)) {
 		return append([]byte{'m'}, part[:n]...)

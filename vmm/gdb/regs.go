@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strings"
+	"sync"
 )
 
 // register is one of the target description's: its size in bytes and where it
@@ -24,23 +25,25 @@ type feature struct {
 
 // features are the groups that GDB knows for x86-64 (GDB manual, G.5.x "i386
 // Features"), and one of our own for what only kernels have.
-var features = []feature{
-	{"org.gnu.gdb.i386.core", coreRegisters()},
-	{"org.gnu.gdb.i386.sse", sseRegisters()},
-	{"org.gnu.gdb.i386.segments", []register{
-		word("fs_base", func(r *Registers) *uint64 { return &r.FS.Base }),
-		word("gs_base", func(r *Registers) *uint64 { return &r.GS.Base }),
-	}},
-	{"org.vitrine.system", systemRegisters()},
-}
+var features = sync.OnceValue(func() []feature {
+	return []feature{
+		{"org.gnu.gdb.i386.core", coreRegisters()},
+		{"org.gnu.gdb.i386.sse", sseRegisters()},
+		{"org.gnu.gdb.i386.segments", []register{
+			word("fs_base", func(r *Registers) *uint64 { return &r.FS.Base }),
+			word("gs_base", func(r *Registers) *uint64 { return &r.GS.Base }),
+		}},
+		{"org.vitrine.system", systemRegisters()},
+	}
+})
 
 // registers is all of them in order.
-var registers = func() (all []register) {
-	for _, f := range features {
+var registers = sync.OnceValue(func() (all []register) {
+	for _, f := range features() {
 		all = append(all, f.regs...)
 	}
 	return all
-}()
+})
 
 func word(name string, at func(*Registers) *uint64) register {
 	return register{name: name, bits: 64, kind: "int64",
@@ -151,12 +154,13 @@ func systemRegisters() []register {
 }
 
 // targetXML is the target description (GDB manual, G).
-var targetXML = func() string {
+var targetXML = sync.OnceValue(func() string {
 	var b strings.Builder
+	types := featureTypes()
 	b.WriteString(`<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd"><target version="1.0"><architecture>i386:x86-64</architecture>`)
-	for _, f := range features {
+	for _, f := range features() {
 		fmt.Fprintf(&b, "\n<feature name=%q>\n", f.name)
-		b.WriteString(featureTypes[f.name])
+		b.WriteString(types[f.name])
 		for _, r := range f.regs {
 			group := ""
 			if f.name == "org.vitrine.system" {
@@ -168,31 +172,33 @@ var targetXML = func() string {
 	}
 	b.WriteString("\n</target>\n")
 	return b.String()
-}()
+})
 
 // featureTypes are the types that the features' registers have; GDB's own
 // descriptions define the first two features' in the same way.
-var featureTypes = map[string]string{
-	"org.vitrine.system": flagsType("x86_cr0", "PE MP EM TS ET NE 6 7 8 9 10 11 12 13 14 15 WP 17 AM 19 20 21 22 23 24 25 26 27 28 NW CD PG") +
-		flagsType("x86_cr4", "VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP LA57 VMXE SMXE 15 FSGSBASE PCIDE OSXSAVE 19 SMEP SMAP PKE CET") +
-		flagsType("x86_efer", "SCE 1 2 3 4 5 6 7 LME 9 LMA NXE SVME"),
-	"org.gnu.gdb.i386.core": `<flags id="i386_eflags" size="4"><field name="" start="22" end="31"/><field name="ID" start="21" end="21"/>` +
-		`<field name="VIP" start="20" end="20"/><field name="VIF" start="19" end="19"/><field name="AC" start="18" end="18"/>` +
-		`<field name="VM" start="17" end="17"/><field name="RF" start="16" end="16"/><field name="NT" start="14" end="14"/>` +
-		`<field name="OF" start="11" end="11"/><field name="DF" start="10" end="10"/><field name="IF" start="9" end="9"/>` +
-		`<field name="TF" start="8" end="8"/><field name="SF" start="7" end="7"/><field name="ZF" start="6" end="6"/>` +
-		`<field name="AF" start="4" end="4"/><field name="PF" start="2" end="2"/><field name="" start="1" end="1"/>` +
-		`<field name="CF" start="0" end="0"/></flags>` + "\n",
-	"org.gnu.gdb.i386.sse": `<vector id="v4f" type="ieee_single" count="4"/><vector id="v2d" type="ieee_double" count="2"/>` +
-		`<vector id="v16i8" type="int8" count="16"/><vector id="v8i16" type="int16" count="8"/><vector id="v4i32" type="int32" count="4"/>` +
-		`<vector id="v2i64" type="int64" count="2"/><union id="vec128"><field name="v4_float" type="v4f"/><field name="v2_double" type="v2d"/>` +
-		`<field name="v16_int8" type="v16i8"/><field name="v8_int16" type="v8i16"/><field name="v4_int32" type="v4i32"/>` +
-		`<field name="v2_int64" type="v2i64"/><field name="uint128" type="uint128"/></union>` +
-		`<flags id="i386_mxcsr" size="4"><field name="IE" start="0" end="0"/><field name="DE" start="1" end="1"/>` +
-		`<field name="ZE" start="2" end="2"/><field name="OE" start="3" end="3"/><field name="UE" start="4" end="4"/>` +
-		`<field name="PE" start="5" end="5"/><field name="DAZ" start="6" end="6"/><field name="IM" start="7" end="7"/>` +
-		`<field name="DM" start="8" end="8"/><field name="ZM" start="9" end="9"/><field name="OM" start="10" end="10"/>` +
-		`<field name="UM" start="11" end="11"/><field name="PM" start="12" end="12"/><field name="FZ" start="15" end="15"/></flags>` + "\n",
+func featureTypes() map[string]string {
+	return map[string]string{
+		"org.vitrine.system": flagsType("x86_cr0", "PE MP EM TS ET NE 6 7 8 9 10 11 12 13 14 15 WP 17 AM 19 20 21 22 23 24 25 26 27 28 NW CD PG") +
+			flagsType("x86_cr4", "VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP LA57 VMXE SMXE 15 FSGSBASE PCIDE OSXSAVE 19 SMEP SMAP PKE CET") +
+			flagsType("x86_efer", "SCE 1 2 3 4 5 6 7 LME 9 LMA NXE SVME"),
+		"org.gnu.gdb.i386.core": `<flags id="i386_eflags" size="4"><field name="" start="22" end="31"/><field name="ID" start="21" end="21"/>` +
+			`<field name="VIP" start="20" end="20"/><field name="VIF" start="19" end="19"/><field name="AC" start="18" end="18"/>` +
+			`<field name="VM" start="17" end="17"/><field name="RF" start="16" end="16"/><field name="NT" start="14" end="14"/>` +
+			`<field name="OF" start="11" end="11"/><field name="DF" start="10" end="10"/><field name="IF" start="9" end="9"/>` +
+			`<field name="TF" start="8" end="8"/><field name="SF" start="7" end="7"/><field name="ZF" start="6" end="6"/>` +
+			`<field name="AF" start="4" end="4"/><field name="PF" start="2" end="2"/><field name="" start="1" end="1"/>` +
+			`<field name="CF" start="0" end="0"/></flags>` + "\n",
+		"org.gnu.gdb.i386.sse": `<vector id="v4f" type="ieee_single" count="4"/><vector id="v2d" type="ieee_double" count="2"/>` +
+			`<vector id="v16i8" type="int8" count="16"/><vector id="v8i16" type="int16" count="8"/><vector id="v4i32" type="int32" count="4"/>` +
+			`<vector id="v2i64" type="int64" count="2"/><union id="vec128"><field name="v4_float" type="v4f"/><field name="v2_double" type="v2d"/>` +
+			`<field name="v16_int8" type="v16i8"/><field name="v8_int16" type="v8i16"/><field name="v4_int32" type="v4i32"/>` +
+			`<field name="v2_int64" type="v2i64"/><field name="uint128" type="uint128"/></union>` +
+			`<flags id="i386_mxcsr" size="4"><field name="IE" start="0" end="0"/><field name="DE" start="1" end="1"/>` +
+			`<field name="ZE" start="2" end="2"/><field name="OE" start="3" end="3"/><field name="UE" start="4" end="4"/>` +
+			`<field name="PE" start="5" end="5"/><field name="DAZ" start="6" end="6"/><field name="IM" start="7" end="7"/>` +
+			`<field name="DM" start="8" end="8"/><field name="ZM" start="9" end="9"/><field name="OM" start="10" end="10"/>` +
+			`<field name="UM" start="11" end="11"/><field name="PM" start="12" end="12"/><field name="FZ" start="15" end="15"/></flags>` + "\n",
+	}
 }
 
 // flagsType is a 64-bit flags type with the names of its bits from bit 0 on;

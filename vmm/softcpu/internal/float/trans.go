@@ -1,6 +1,9 @@
 package float
 
-import "math/big"
+import (
+	"math/big"
+	"sync"
+)
 
 // Transcendental functions of the x87. They are computed with 64 bits more
 // than the result has and rounded once, which is closer than the manual asks
@@ -42,18 +45,18 @@ func (e *Env) fromBig(x *big.Float, zeroNeg bool) Num {
 }
 
 // pi by Machin's formula.
-var bigPi = func() *big.Float {
+var bigPi = sync.OnceValue(func() *big.Float {
 	a := atanInverse(5)
 	a.Mul(a, bigInt(16))
 	b := atanInverse(239)
 	b.Mul(b, bigInt(4))
 	return a.Sub(a, b)
-}()
+})
 
 // ln2 = 2 atanh(1/3).
-var bigLn2 = func() *big.Float {
+var bigLn2 = sync.OnceValue(func() *big.Float {
 	return atanhSeries(newBig().Quo(bigInt(1), bigInt(3)))
-}()
+})
 
 // atanInverse is atan(1/k).
 func atanInverse(k int64) *big.Float {
@@ -96,7 +99,7 @@ func (e *Env) SinCos(x Num) (sin, cos Num) {
 		e.Flags |= Denormal
 	}
 	// Processors reduce by a pi of 66 bits; so do programs expect.
-	pi := newBig().Set(bigPi)
+	pi := newBig().Set(bigPi())
 	pi.SetPrec(66).SetPrec(transPrecision)
 	half := newBig().Quo(pi, bigInt(2))
 	r := x.big()
@@ -159,9 +162,9 @@ func (e *Env) Exp2m1(x Num) Num {
 		return x
 	}
 	e.denormals(x, x)
-	y := newBig().Mul(x.big(), bigLn2)
+	y := newBig().Mul(x.big(), bigLn2())
 	n := nearest(x.big()).Int64()
-	y.Sub(y, newBig().Mul(bigInt(n), bigLn2))
+	y.Sub(y, newBig().Mul(bigInt(n), bigLn2()))
 	// e^y - 1, then scaled by 2^n.
 	term, sum := newBig().Set(y), newBig().Set(y)
 	for k := int64(2); y.Sign() != 0; k++ {
@@ -221,7 +224,7 @@ func (e *Env) YLog2(x, y Num, plus1 bool) Num {
 		return Num{Kind: KindInf, Neg: neg}
 	case one == 0 && plus1 && x.Kind != KindZero:
 		// so small that x+1 is 1 even here: log2(1+x) = x/ln 2
-		return e.fromBig(newBig().Mul(y.big(), newBig().Quo(x.big(), bigLn2)), false)
+		return e.fromBig(newBig().Mul(y.big(), newBig().Quo(x.big(), bigLn2())), false)
 	case one == 0:
 		return Num{Neg: y.Neg != (plus1 && x.Neg)}
 	case y.Kind == KindZero:
@@ -262,7 +265,7 @@ func log2(x *big.Float) *big.Float {
 	l := newBig()
 	if t.Sign() != 0 {
 		l = atanhSeries(t)
-		l.Quo(l, bigLn2)
+		l.Quo(l, bigLn2())
 	}
 	return l.Add(l, bigInt(int64(exp)))
 }
@@ -279,18 +282,18 @@ func (e *Env) Atan2(y, x Num) Num {
 		if !x.Neg {
 			return Num{Neg: y.Neg}
 		}
-		angle = newBig().Set(bigPi)
+		angle = newBig().Set(bigPi())
 	case y.Kind == KindInf && x.Kind == KindInf:
-		angle = newBig().Quo(bigPi, bigInt(4))
+		angle = newBig().Quo(bigPi(), bigInt(4))
 		if x.Neg {
 			angle.Mul(angle, bigInt(3))
 		}
 	case x.Kind == KindZero || y.Kind == KindInf:
-		angle = newBig().Quo(bigPi, bigInt(2))
+		angle = newBig().Quo(bigPi(), bigInt(2))
 	default:
 		angle = atan(newBig().Quo(newBig().Abs(y.big()), newBig().Abs(x.big())))
 		if x.Neg {
-			angle = newBig().Sub(bigPi, angle)
+			angle = newBig().Sub(bigPi(), angle)
 		}
 	}
 	if y.Neg {
@@ -313,7 +316,7 @@ func atan(x *big.Float) *big.Float {
 	r := atanSeries(x)
 	r.Mul(r, bigInt(8))
 	if inverse {
-		r.Sub(newBig().Quo(bigPi, bigInt(2)), r)
+		r.Sub(newBig().Quo(bigPi(), bigInt(2)), r)
 	}
 	return r
 }
