@@ -1,6 +1,8 @@
 package softcpu
 
 import (
+	"debug/elf"
+	"os"
 	"testing"
 
 	"github.com/vitrine-vmm/vitrine/vmm/x86"
@@ -64,4 +66,43 @@ func BenchmarkTLBMiss(b *testing.B) {
 // BenchmarkPortIO is what an exit costs, without the VMM's share.
 func BenchmarkPortIO(b *testing.B) {
 	benchLoop(b, "e6 80", x86.Regs{})
+}
+
+// BenchmarkDecode decodes a MiB of a real program's code, this one's, which is
+// not executed: what a machine that is restored does with nearly all of its
+// guest's code.
+func BenchmarkDecode(b *testing.B) {
+	const size = 1 << 20
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	f, err := elf.Open(self)
+	if err != nil {
+		b.Skip(err) // another system's
+	}
+	defer f.Close()
+	m := newBare(b, Options{}, 1)
+	text := f.Section(".text")
+	if _, err := text.ReadAt(m.ram[barePage:barePage+size], int64(text.Size/2)&^15); err != nil {
+		b.Fatal(err)
+	}
+	m.code(bareCode, "e6 80")
+	m.start(0, bareCode, nil)
+	m.run()
+	c := m.cpu[0].c
+	n := 0
+	for b.Loop() {
+		c.dropCode()
+		for at := uint64(barePage); at < barePage+size; {
+			c.rip, c.linkTo, c.stop = at, -1, stopNone
+			if !c.findBlock() || len(c.next.ins) == 0 {
+				b.Fatalf("nothing decoded at %#x", at)
+			}
+			last := &c.next.ins[len(c.next.ins)-1]
+			n += int(c.next.n)
+			at = max(at&^pageMask+uint64(last.next), at+1)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/instruction")
 }

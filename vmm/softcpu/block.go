@@ -10,12 +10,15 @@ type block struct {
 	ins  []inst
 	link [2]*block // where it goes on: 0 falling through, 1 branching
 	key  blockKey
-	// second is the physical address of the next page, for the block of an
-	// instruction that lies in both.
-	second uint64
-	off    uint16 // of the first instruction in its page
-	n      uint16 // instructions of the guest
-	cross  bool   // there is a second page
+	off  uint16 // of the first instruction in its page
+	n    uint16 // instructions of the guest
+	// An instruction that lies in two pages has a block of its own. second is
+	// the physical address of the next one; twice: it is not the same page.
+	cross, twice bool
+	second       uint64
+
+	chain   *block    // the next in its slot of the table
+	sibling [2]*block // the next of its page, and of its second one
 }
 
 // blockKey is the physical address of the first byte, and the mode in the
@@ -23,6 +26,9 @@ type block struct {
 type blockKey uint64
 
 func keyOf(phys uint64, m mode) blockKey { return blockKey(phys | uint64(m)<<48) }
+
+// staleKey is that of a block which is no longer found.
+const staleKey = ^blockKey(0)
 
 func (k blockKey) page() uint64 { return uint64(k) & (1<<48 - 1) &^ pageMask }
 
@@ -49,8 +55,9 @@ type codeCache struct {
 	at     int // the piece being filled
 	most   int // pieces
 	idle   idleCheck
-	table  []*block // direct-mapped by key
-	pages  map[uint64][]*block
+	table  []*block // by key, each the first of a chain
+	pages  map[uint64]*codePage
+	recent *codePage // the last one looked up
 	d      decoder
 	held   bool  // the instruction just decoded is an STI
 	last   *inst // the comparison just decoded, which a jump may be fused with
@@ -60,11 +67,18 @@ type codeCache struct {
 	dirty []uint64 // physical pages that others wrote to; guarded by mu
 }
 
+// codePage is a page with code: its physical address and its blocks, the
+// youngest first.
+type codePage struct {
+	phys   uint64
+	blocks *block
+}
+
 // init makes the cache of one of so many CPUs.
 func (cc *codeCache) init(cpus int) {
 	cc.most = max(min(arenaInsts/cpus, mostInsts), leastInsts) / pieceInsts
 	cc.table = make([]*block, tableSize)
-	cc.pages = make(map[uint64][]*block)
+	cc.pages = make(map[uint64]*codePage)
 	cc.idle.patience = leastPatience
 	cc.pieces = append(make([]codePiece, 0, cc.most), newCodePiece())
 	cc.fill(0)
@@ -133,7 +147,7 @@ func (c *cpu) resting(now time.Time) bool {
 	clear(cc.pieces)
 	cc.pieces = append(cc.pieces[:0], newCodePiece()) // the old blocks have links to one another
 	c.dropCode()
-	cc.pages = make(map[uint64][]*block)
+	cc.pages = make(map[uint64]*codePage)
 	return true
 }
 
@@ -171,21 +185,18 @@ func (c *cpu) findBlock() bool {
 	return true
 }
 
-// missBlock finds a block that is not in the table, or decodes it.
+// missBlock finds a block that is not the first in its slot, or decodes it, and
+// makes it the first.
 func (c *cpu) missBlock(key blockKey, lin uint64, e *codeEntry) *block {
-	var b *block
-	for _, p := range c.code.pages[key.page()] {
-		if p.key == key {
-			b = p
-			break
-		}
-	}
+	b := c.code.unchain(key)
 	if b != nil && b.cross {
 		second, ok := c.secondPage(lin)
 		if !ok {
+			c.code.enchain(b)
 			return nil
 		}
 		if second.phys != b.second {
+			c.code.enchain(b)
 			c.dropPage(key.page())
 			b = nil
 		}
@@ -194,9 +205,26 @@ func (c *cpu) missBlock(key blockKey, lin uint64, e *codeEntry) *block {
 		b = c.build(key, lin, e)
 	}
 	if b != nil {
-		c.code.table[key.slot()] = b
+		c.code.enchain(b)
 	}
 	return b
+}
+
+// enchain makes b the first block of its slot.
+func (cc *codeCache) enchain(b *block) {
+	first := &cc.table[b.key.slot()]
+	b.chain, *first = *first, b
+}
+
+// unchain takes the block with that key, if there is one, out of its slot.
+func (cc *codeCache) unchain(key blockKey) *block {
+	for at := &cc.table[key.slot()]; *at != nil; at = &(*at).chain {
+		if b := *at; b.key == key {
+			*at, b.chain = b.chain, nil
+			return b
+		}
+	}
+	return nil
 }
 
 // secondPage translates the page behind the one of lin, for fetching.
@@ -257,9 +285,9 @@ func (c *cpu) build(key blockKey, lin uint64, e *codeEntry) *block {
 	}
 	cc.blocks = append(cc.blocks, b)
 	p := &cc.blocks[len(cc.blocks)-1]
-	c.register(phys, p)
-	if b.cross {
-		c.register(b.second, p)
+	c.register(phys, p, 0)
+	if p.twice = p.cross && p.second != phys&^pageMask; p.twice {
+		c.register(p.second, p, 1)
 	}
 	return p
 }
@@ -339,31 +367,44 @@ func (c *cpu) closeBlock(d *decoder, b *block, in *inst) bool {
 	return true
 }
 
-// register notes that b has code of the page phys, so that stores to the page
-// are seen from now on.
-func (c *cpu) register(phys uint64, b *block) {
+// register notes that b has code of the page phys, its first or second one, so
+// that stores to the page are seen from now on.
+func (c *cpu) register(phys uint64, b *block, which int) {
 	cc := &c.code
 	phys &^= pageMask
-	list := cc.pages[phys]
-	if len(list) == 0 {
-		c.vm.watch(phys)
+	p := cc.recent
+	if p == nil || p.phys != phys {
+		if p = cc.pages[phys]; p == nil {
+			p = &codePage{phys: phys}
+			cc.pages[phys] = p
+			c.vm.watch(phys)
+		}
+		cc.recent = p
 	}
-	cc.pages[phys] = append(list, b)
+	b.sibling[which], p.blocks = p.blocks, b
 }
 
 // dropPage makes every block of the page phys stale.
 func (c *cpu) dropPage(phys uint64) {
-	list, ok := c.code.pages[phys]
-	if !ok {
+	cc := &c.code
+	p := cc.pages[phys]
+	if p == nil {
 		return
 	}
-	for _, b := range list {
-		b.key = ^blockKey(0)
+	delete(cc.pages, phys)
+	cc.recent = nil
+	for b := p.blocks; b != nil; {
+		cc.unchain(b.key)
+		b.key = staleKey
 		for i := range b.ins {
 			b.ins[i].fn = opStale
 		}
+		which := 0
+		if b.twice && b.second == phys {
+			which = 1
+		}
+		b = b.sibling[which]
 	}
-	delete(c.code.pages, phys)
 }
 
 // dropCode empties the cache.
@@ -375,6 +416,7 @@ func (c *cpu) dropCode() {
 	cc.fill(0)
 	clear(cc.table)
 	clear(cc.pages)
+	cc.recent = nil
 	c.cur, c.next, c.linkTo = nil, nil, -1
 	c.tlb.protectAll()
 }

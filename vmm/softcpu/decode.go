@@ -1,5 +1,7 @@
 package softcpu
 
+import "encoding/binary"
+
 // decoder turns bytes into an inst.
 type decoder struct {
 	c    *cpu
@@ -8,7 +10,10 @@ type decoder struct {
 	// pos is the offset of the next byte in the page; beyond pageSize it is
 	// in second, the bytes of the next page, which are there once needed.
 	pos, start int
-	second     *hostPage
+	// Up to limit a byte can be read without a further look: it is in the page,
+	// and the instruction is not too long with it.
+	limit  int
+	second *hostPage
 	err        decodeError
 
 	rex      uint8
@@ -55,6 +60,15 @@ const maxInstruction = 15 // bytes (SDM vol. 2, 2.3.11)
 
 // byte returns the next byte of the instruction. After an error it is 0.
 func (d *decoder) byte() uint8 {
+	if p := d.pos; p < d.limit {
+		d.pos++
+		return d.page[p&pageMask]
+	}
+	return d.farByte()
+}
+
+// farByte is byte beyond limit.
+func (d *decoder) farByte() uint8 {
 	if d.err != decodeOK {
 		return 0
 	}
@@ -62,23 +76,24 @@ func (d *decoder) byte() uint8 {
 		d.err = decodeTooLong
 		return 0
 	}
-	p := d.pos
-	d.pos++
-	if p < pageSize {
-		return d.page[p]
-	}
 	if d.second == nil {
 		d.err = decodeCross
 		return 0
 	}
-	return d.second[p-pageSize]
+	d.pos++
+	return d.second[d.pos-1-pageSize]
 }
 
 // int reads an n-byte integer, sign-extended.
 func (d *decoder) int(n int) uint64 {
 	var v uint64
-	for i := range n {
-		v |= uint64(d.byte()) << (8 * i)
+	if p := d.pos; p+n <= d.limit && p <= pageSize-8 {
+		v = binary.LittleEndian.Uint64(d.page[p : p+8])
+		d.pos += n
+	} else {
+		for i := range n {
+			v |= uint64(d.byte()) << (8 * i)
+		}
 	}
 	return signExtend(v, uint8(64-8*n))
 }
@@ -87,6 +102,7 @@ func (d *decoder) int(n int) uint64 {
 // meaning.
 func (d *decoder) decode(in *inst) {
 	*in = inst{off: uint16(d.pos), base: rZero, index: rZero, seg: rZero}
+	d.limit = min(d.pos+maxInstruction, pageSize)
 	d.start, d.rex, d.op16, d.addr, d.segment, d.pfx = d.pos, 0, false, false, -1, 0
 	d.hasModRM, d.isVEX = false, false
 	code := d.prefixes(in)
@@ -129,11 +145,25 @@ func (d *decoder) decode(in *inst) {
 	d.finish(in, op)
 }
 
+// maybePrefix are the bytes that are prefixes, REX in 64-bit mode alone.
+var maybePrefix = func() (t [256]bool) {
+	for _, b := range []uint8{0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3} {
+		t[b] = true
+	}
+	for b := 0x40; b < 0x50; b++ {
+		t[b] = true
+	}
+	return t
+}()
+
 // prefixes reads legacy prefixes and REX, and returns the first opcode byte
 // (SDM vol. 2, 2.1.1, 2.2.1).
 func (d *decoder) prefixes(in *inst) uint8 {
 	for {
 		b := d.byte()
+		if !maybePrefix[b] {
+			return b
+		}
 		switch b {
 		case 0x26, 0x2e, 0x36, 0x3e:
 			if d.mode&modeSize != mode64 {
@@ -151,39 +181,26 @@ func (d *decoder) prefixes(in *inst) uint8 {
 		case 0xf2, 0xf3:
 			in.rep = b
 		default:
-			if b&0xf0 != 0x40 || d.mode&modeSize != mode64 {
+			if d.mode&modeSize != mode64 {
 				return b
 			}
 			// REX counts only directly before the opcode.
-			d.rex = b
-			if !d.prefixFollows() {
-				in.flags |= flagREX
-				if b&8 != 0 {
-					in.flags |= flagREXW
-				}
-				return d.byte()
+			next := d.byte()
+			if d.err == decodeOK && maybePrefix[next] {
+				d.pos--
+				continue
 			}
-			d.rex = 0
-			continue
+			d.rex = b
+			in.flags |= flagREX
+			if b&8 != 0 {
+				in.flags |= flagREXW
+			}
+			return next
 		}
 		if d.err != decodeOK {
 			return 0
 		}
 	}
-}
-
-// prefixFollows says whether the next byte is a prefix again, which makes the
-// REX before it void.
-func (d *decoder) prefixFollows() bool {
-	b := d.peek()
-	if d.err != decodeOK {
-		return false
-	}
-	switch b {
-	case 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65, 0x66, 0x67, 0xf0, 0xf2, 0xf3:
-		return true
-	}
-	return b&0xf0 == 0x40
 }
 
 // lookup finds the row for an opcode, reading its further bytes.
