@@ -120,6 +120,9 @@ func (c *cpu) page(a uint64, acc access) (page *hostPage, phys uint64, ok bool) 
 	if c.debug.watching && acc&accFetch == 0 && c.debug.watched(a) {
 		return page, t.phys, true
 	}
+	if acc&accWrite != 0 && page != nil {
+		c.vm.storable.add(t.phys)
+	}
 	c.tlb.fill(priv, a, t, page, acc)
 	return page, t.phys, true
 }

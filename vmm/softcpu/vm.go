@@ -39,6 +39,9 @@ type VM struct {
 
 	// code has a bit for each page of RAM that some CPU has decoded code of.
 	code []atomic.Uint64
+	// storable has at least the pages that a CPU's TLB has for stores. It is of
+	// the CPU whose turn it is.
+	storable pageSet
 
 	mu    sync.Mutex // guards cpus while they are created
 	cpus  []*cpu
@@ -113,6 +116,7 @@ func (vm *VM) MapMemory(g *memory.Guest) error {
 	}
 	vm.mem, vm.dirty.end = g, memory.Addr(end)
 	vm.code = make([]atomic.Uint64, (end/pageSize+63)/64)
+	vm.storable = make(pageSet, len(vm.code))
 	g.OnWrite(vm.written)
 	return nil
 }
@@ -135,6 +139,19 @@ func (vm *VM) Close() error {
 	return nil
 }
 
+// pageSet is a set of physical pages.
+type pageSet []uint64
+
+func (s pageSet) add(phys uint64) { s[phys>>18] |= 1 << (phys >> 12 & 63) }
+
+// take takes a page out, and says whether it was in.
+func (s pageSet) take(phys uint64) bool {
+	w, bit := phys>>18, uint64(1)<<(phys>>12&63)
+	was := s[w]&bit != 0
+	s[w] &^= bit
+	return was
+}
+
 // watch notes that the page phys has code. It says whether that is news, and
 // then no CPU has a way around stored any more.
 func (vm *VM) watch(phys uint64) bool {
@@ -146,6 +163,9 @@ func (vm *VM) watch(phys uint64) bool {
 	page, _ := vm.page(phys)
 	if page == nil {
 		return false
+	}
+	if !vm.storable.take(phys) {
+		return true
 	}
 	for _, c := range vm.cpus {
 		c.tlb.protect(page)
