@@ -20,7 +20,7 @@ type VM interface {
 	// Kind is the accelerator's name, as --accel takes it.
 	Kind() Accelerator
 	// MapMemory makes the regions of g visible to the guest. It is called
-	// once, before the first vCPU runs.
+	// once, before the other methods that make something.
 	MapMemory(g *memory.Guest) error
 	// NewVCPU creates the CPU with the APIC id id; 0 is the boot processor,
 	// the others wait for INIT and SIPI.

@@ -77,16 +77,11 @@ func (m *Machine) assemble() (err error) {
 	if err := m.layMemory(); err != nil {
 		return err
 	}
-	// Registering memory waits for the host kernel's read-side critical
-	// sections, milliseconds on some hosts: meanwhile the rest is done.
-	mapped := make(chan error, 1)
-	go func() {
-		err := m.vm.MapMemory(m.mem)
-		m.times.mark(PhaseMemoryMapped)
-		mapped <- err
-	}()
-	err = errors.Join(m.build(), <-mapped)
-	return err
+	if err := m.vm.MapMemory(m.mem); err != nil {
+		return err
+	}
+	m.times.mark(PhaseMemoryMapped)
+	return m.build()
 }
 
 func (m *Machine) build() (err error) {
