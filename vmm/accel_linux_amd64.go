@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 
 	"github.com/vitrine-vmm/vitrine/vmm/doctor"
 	"github.com/vitrine-vmm/vitrine/vmm/kvm"
@@ -15,7 +17,8 @@ import (
 // kvmVM makes vmm/kvm, which knows no interfaces, into a VM.
 type kvmVM struct {
 	*kvm.VM
-	sys *kvm.System
+	sys   *kvm.System
+	cpuid func() ([]x86.CPUIDEntry, error)
 }
 
 var (
@@ -29,13 +32,18 @@ func openKVM(log *slog.Logger) (VM, error) {
 	if err != nil {
 		return nil, err
 	}
+	// KVM asks the processor for every leaf, and where that is a guest too each
+	// is an exit: a millisecond, meanwhile.
+	cpuid := sync.OnceValues(sys.SupportedCPUID)
+	go func() { _, _ = cpuid() }()
 	vm, err := sys.CreateVM()
 	if err != nil {
+		_, _ = cpuid()
 		_ = sys.Close()
 		return nil, err
 	}
 	adviseSoft(log)
-	return kvmVM{vm, sys}, nil
+	return kvmVM{vm, sys, cpuid}, nil
 }
 
 func (v kvmVM) Kind() Accelerator { return AccelKVM }
@@ -48,7 +56,10 @@ func (v kvmVM) NewVCPU(id int, cpuid []x86.CPUIDEntry) (VCPU, error) {
 	return c, nil
 }
 
-func (v kvmVM) SupportedCPUID() ([]x86.CPUIDEntry, error) { return v.sys.SupportedCPUID() }
+func (v kvmVM) SupportedCPUID() ([]x86.CPUIDEntry, error) {
+	table, err := v.cpuid()
+	return slices.Clone(table), err
+}
 
 func (v kvmVM) MSI() (MSI, error) {
 	m, err := v.NewMSI()
@@ -59,6 +70,7 @@ func (v kvmVM) MSI() (MSI, error) {
 }
 
 func (v kvmVM) Close() error {
+	_, _ = v.cpuid() // uses sys
 	err := v.VM.Close()
 	if e := v.sys.Close(); err == nil {
 		err = e

@@ -14,7 +14,7 @@ type decoder struct {
 	// and the instruction is not too long with it.
 	limit  int
 	second *hostPage
-	err        decodeError
+	err    decodeError
 
 	rex      uint8
 	op16     bool // 0x66
