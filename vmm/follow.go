@@ -162,7 +162,7 @@ func (t *Tracing) why(e *trace.End) *trace.End {
 // traceMeta describes the machine to those who read its events.
 func (m *Machine) traceMeta(s *trace.Session) trace.Meta {
 	meta := trace.Meta{Machine: m.cfg.Name, Accel: string(m.vm.Kind()), CPUs: m.cfg.CPUs, Memory: m.cfg.Memory,
-		Transport: string(m.cfg.Transport), Kernel: m.cfg.Kernel, Began: s.Began, Devices: s.Devices}
+		Transport: string(m.cfg.Transport), Kernel: m.kernelFile(), Began: s.Began, Devices: s.Devices}
 	for _, src := range s.Sources {
 		meta.Sources = append(meta.Sources, src.Name)
 	}

@@ -24,16 +24,17 @@ const restored = "(in the snapshot)"
 
 // Restore makes the machine that was saved as s, to go on where it stood. cfg
 // has what is outside the machine: the devices, made as those of the saved
-// machine were, its console, its name, and the persistent-memory image if it
-// is not where it was. The rest of cfg is the snapshot's. s may be closed
+// machine were, its console, its name, the file of its kernel for those who
+// look at it, and the persistent-memory image if it is not where it was. The rest of cfg is the snapshot's. s may be closed
 // when Restore has returned.
 func Restore(cfg Config, s *snapshot.Snapshot) (*Machine, error) {
+	kernel := cfg.Kernel
 	cfg, err := restoredConfig(cfg, s.State)
 	if err != nil {
 		return nil, fmt.Errorf("restore %s: %w", s.Path, err)
 	}
 	m := &Machine{cfg: cfg, pio: bus.New(), mmio: bus.New()}
-	m.kept.from = s
+	m.kept.from, m.kept.kernel = s, kernel
 	m.times.mark(PhaseSnapshotRead)
 	m.gate.init()
 	for id := range cfg.CPUs {

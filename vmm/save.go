@@ -91,6 +91,7 @@ type Saved struct {
 type keeping struct {
 	from   *snapshot.Snapshot // being restored from; nil once the machine runs
 	unseen bool               // from's guest saw features that only a CPU can show
+	kernel string             // the file that from's kernel may have come from; "" with a new machine
 
 	mu       sync.Mutex // one Save at a time
 	origin   *origin

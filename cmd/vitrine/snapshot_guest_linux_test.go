@@ -223,6 +223,13 @@ func TestWarmMachines(t *testing.T) {
 	if out := warm("--memory", "128M", "--", "grep", "MemTotal", "/proc/meminfo"); !strings.Contains(out, " 1") || kept() != 2 {
 		t.Errorf("a machine with other memory: %q, %d kept", out, kept())
 	}
+	// What looks into a machine that never read its kernel's file names the
+	// kernel's functions all the same.
+	summary := filepath.Join(t.TempDir(), "summary")
+	vitrineOK(t, "trace", "--accel", anyAccel(t), "--warm", "--summary", "-o", summary, "--", "true")
+	if text, err := os.ReadFile(summary); err != nil || !strings.Contains(string(text), "top functions of the guest") {
+		t.Errorf("no function has its name (%v):\n%s", err, text)
+	}
 	// A damaged one is not used, and replaced.
 	states, err := filepath.Glob(filepath.Join(os.Getenv("VITRINE_CACHE"), "warm", "*", "state"))
 	if err != nil || len(states) != 2 {
