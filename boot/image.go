@@ -27,9 +27,10 @@ type Image struct {
 	// CacheDir keeps what bzImages unpack to, so that a kernel is unpacked
 	// once. "" unpacks it into memory at each boot.
 	CacheDir string
-	// Mutable says that the files may be overwritten in place while the guest
-	// runs, so that their contents are copied. Otherwise whole pages of them
-	// are mapped (memory.Guest.MapFile), and guests share them.
+	// Mutable says that the kernel's file may be overwritten in place while the
+	// guest runs, so that its contents are copied. Otherwise whole pages of it
+	// are mapped (memory.Guest.MapFile), and guests share them. An initial RAM
+	// disk is copied.
 	Mutable bool
 
 	// CPUs is the number of CPUs in the MP table; their APIC ids are 0…CPUs-1.

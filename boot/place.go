@@ -67,7 +67,7 @@ func (img *Image) placeInitrd(g *memory.Guest, k *kernel) (blob, error) {
 	if img.Initrd == nil {
 		return blob{}, nil
 	}
-	src, err := fileSource(img.Initrd, img.Mutable)
+	src, err := fileSource(img.Initrd, true)
 	if err != nil {
 		return blob{}, fmt.Errorf("initrd %q: %w", img.Initrd.Name(), err)
 	}

@@ -31,7 +31,7 @@ type Config struct {
 	Initrd      string // path, or ""
 	CommandLine string
 	Protocol    boot.Protocol
-	FixedImages bool   // the kernel's and initrd's files never change in place: guests may share their pages
+	FixedKernel bool   // the kernel's file never changes in place: guests may share its pages
 	CacheDir    string // for unpacked kernels; "" unpacks every time
 	PMEMImage   string // a file to appear as /dev/pmem0, copy-on-write; its size a multiple of 2 MiB
 

@@ -169,7 +169,7 @@ func embeddedGuest(t testing.TB, cfg vmm.Config) vmm.Config {
 	if cfg.Kernel == "" {
 		cfg.Kernel = image(t, kernel)
 	}
-	cfg.PMEMImage, cfg.FixedImages = image(t, guestimages.RootFS), true
+	cfg.PMEMImage, cfg.FixedKernel = image(t, guestimages.RootFS), true
 	words := []string{guestimages.CommandLine, guestimages.FewerInstructions}
 	if cfg.Accel == "kvm" && vmm.KernelsEmulated() {
 		words = append(words, guestimages.EmulatedByKVM)

@@ -188,7 +188,7 @@ func (m *Machine) loadKernel() error {
 		CommandLine: m.commandLine(),
 		Protocol:    m.cfg.Protocol,
 		CacheDir:    m.cfg.CacheDir,
-		Mutable:     !m.cfg.FixedImages,
+		Mutable:     !m.cfg.FixedKernel,
 		CPUs:        m.cfg.CPUs,
 		ACPI:        m.acpiConfig(),
 		Notef:       func(format string, args ...any) { m.cfg.Log.Warn(fmt.Sprintf(format, args...)) },

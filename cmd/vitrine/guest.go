@@ -24,11 +24,11 @@ func (l *launch) openKernel(o *runOptions) (err error) {
 	if l.cfg.Kernel, err = guestimages.Path(l.cfg.CacheDir, "kernel-"+o.embedded); err != nil {
 		return err
 	}
+	l.cfg.FixedKernel = true
 	if !o.hasAgent() {
 		l.cfg.CommandLine = o.emulatedWords() + o.ownCommandLine()
 		return nil
 	}
-	l.cfg.FixedImages = true
 	if l.cfg.PMEMImage, err = guestimages.Path(l.cfg.CacheDir, guestimages.RootFS); err != nil {
 		return err
 	}
