@@ -62,7 +62,9 @@ var errStateless = errors.New("this accelerator keeps state that cannot be read"
 // SaveOptions say how a snapshot is made.
 type SaveOptions struct {
 	Maker string // the program's version
-	App   json.RawMessage
+	// App is called while the machine is paused, for what the program keeps of
+	// it besides; nil: nothing.
+	App func() (json.RawMessage, error)
 	// Base is the folder of an earlier snapshot of this machine: only what
 	// has changed since is written.
 	Base string
@@ -74,7 +76,7 @@ type SaveOptions struct {
 	Volatile bool
 	// KeepPaused leaves the machine paused.
 	KeepPaused bool
-	// Files is called while the machine is paused, to keep what the devices
+	// Files is called after App, while the machine is paused, to keep what the devices
 	// work on: a file of the snapshot is made at w.Path.
 	Files func(w *snapshot.Writer) error
 }
@@ -162,7 +164,7 @@ type saving struct {
 // open prepares what does not need the guest to stand.
 func (s *saving) open(dir string) (err error) {
 	s.state.Created = time.Now().UTC().Truncate(time.Millisecond)
-	s.state.Maker, s.state.App = s.opt.Maker, s.opt.App
+	s.state.Maker = s.opt.Maker
 	if s.opt.Base != "" {
 		if err := s.openBase(dir); err != nil {
 			return err
@@ -270,7 +272,7 @@ func (m *Machine) cpusExist() bool {
 
 // take is everything that needs the guest to stand.
 func (s *saving) take() error {
-	for _, step := range []func() error{s.takeCPUs, s.takeChips, s.takeDevices, s.takeMemory, s.files} {
+	for _, step := range []func() error{s.takeCPUs, s.takeChips, s.takeDevices, s.takeMemory, s.askProgram} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -278,7 +280,13 @@ func (s *saving) take() error {
 	return nil
 }
 
-func (s *saving) files() error {
+// askProgram takes what the program keeps of the machine.
+func (s *saving) askProgram() (err error) {
+	if s.opt.App != nil {
+		if s.state.App, err = s.opt.App(); err != nil {
+			return err
+		}
+	}
 	if s.opt.Files == nil {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/vitrine-vmm/vitrine/devices/debugport"
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/agent"
 	"github.com/vitrine-vmm/vitrine/vmm/disk"
@@ -280,46 +281,60 @@ func (l *launch) watchNeeds(m *vmm.Machine, s *snapshot.Snapshot) {
 }
 
 func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) {
-	a, ok := l.session.(*agentSession)
-	settles := ok && s.run.Agent
-	if settles {
-		// The agent may say again that it listens; nobody is to speak to it
-		// before the guest has its settings.
-		l.cfg.OnMark = nil
+	a, hasAgent := l.session.(*agentSession)
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	var m *vmm.Machine
+	settle := sync.OnceFunc(func() { wg.Go(func() { l.settleRestored(ctx, m, a, s) }) })
+	if hasAgent {
+		// The agent may say again that it listens. Or it says so for the first
+		// time, in a machine that was saved before: either way nobody is to
+		// speak to it before the guest has its settings.
+		l.cfg.OnMark = func(mark uint8) {
+			if mark == debugport.MarkAgent {
+				settle()
+			}
+		}
 	}
-	m, err := vmm.Restore(l.cfg, s.snapshot)
+	var err error
+	m, err = vmm.Restore(l.cfg, s.snapshot)
 	if err == nil && s.begin != nil {
 		if err = s.begin(); err != nil {
-			return nil, errors.Join(err, m.Close())
+			err = errors.Join(err, m.Close())
 		}
 	}
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	if !settles {
+	if !hasAgent {
+		cancel()
 		l.resetConnections(s.run)
 		return m, nil
 	}
 	l.settles = true
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	l.onClose(func() error { cancel(); <-done; return nil })
-	go func() {
-		defer close(done)
-		begun := time.Now()
-		err := l.settle(ctx, a, s)
-		l.releaseNetwork()
-		switch {
-		case err == nil:
-			m.Timings().Settled()
-			l.log.Info("the restored guest has its new settings", "took", time.Since(begun))
-		case ctx.Err() == nil:
-			l.log.Warn("the restored guest has not taken its new settings", "error", err)
-		}
-		a.agentReady()
-		l.resetConnections(s.run)
-	}()
+	l.onClose(func() error { cancel(); wg.Wait(); return nil })
+	if s.run.Agent {
+		settle()
+	}
 	return m, nil
+}
+
+// settleRestored gives a restored guest its settings, and then lets others
+// speak to it.
+func (l *launch) settleRestored(ctx context.Context, m *vmm.Machine, a *agentSession, s *restoring) {
+	begun := time.Now()
+	err := l.settle(ctx, a, s)
+	l.releaseNetwork()
+	switch {
+	case err == nil:
+		m.Timings().Settled()
+		l.log.Info("the restored guest has its new settings", "took", time.Since(begun))
+	case ctx.Err() == nil:
+		l.log.Warn("the restored guest has not taken its new settings", "error", err)
+	}
+	a.agentReady()
+	l.resetConnections(s.run)
 }
 
 // resetConnections ends what the guest had open through the user network of the

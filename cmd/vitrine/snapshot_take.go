@@ -54,11 +54,13 @@ func snapshotExtra(m *vmm.Machine, l *launch) control.Extra {
 
 // save makes a snapshot of the machine and of the disks that it writes to.
 func (l *launch) save(ctx context.Context, m *vmm.Machine, req *snapshotRequest) (vmm.Saved, error) {
-	run := l.describe()
-	run.Exec = req.exec
-	app, err := json.Marshal(run)
-	if err != nil {
-		return vmm.Saved{}, err
+	var run *savedRun
+	// What it says of connections and of the agent has to be true of the moment
+	// in which the guest stood.
+	app := func() (json.RawMessage, error) {
+		run = l.describe()
+		run.Exec = req.exec
+		return json.Marshal(run)
 	}
 	ctx, cancel := context.WithTimeout(ctx, pauseTime)
 	defer cancel()

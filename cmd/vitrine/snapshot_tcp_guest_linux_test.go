@@ -130,3 +130,21 @@ func TestGuestForks(t *testing.T) {
 	}
 	t.Errorf("the clones have left %q", left)
 }
+
+// A machine that is still booting has no agent yet that could be told that it
+// is a clone now: it is told when it comes, before anybody speaks to it.
+func TestForksOfABootingGuest(t *testing.T) {
+	newState(t)
+	want(t, "run", "-d", "--accel", anyAccel(t), "--name", "m")
+	names := strings.Fields(want(t, "fork", "m", "-n", "2"))
+	seen := make(map[string]bool)
+	for _, name := range append(names, "m") {
+		f := strings.Fields(want(t, "exec", name, "--", "sh", "-c", "hostname; cat /proc/sys/kernel/random/uuid"))
+		if len(f) != 2 || f[0] != name || seen[f[1]] {
+			t.Errorf("%s says %q", name, f)
+			continue
+		}
+		seen[f[1]] = true
+		want(t, "kill", name)
+	}
+}

@@ -172,8 +172,8 @@ func writeLayer(path string, l *disk.Layer) error {
 func (r *traveller) save() vmm.SaveOptions {
 	var kept travelState
 	kept.Entropy, _ = r.now.random.MarshalBinary() // never fails
-	b, _ := json.Marshal(kept)                     // nor does this
-	return vmm.SaveOptions{Maker: version(), App: b, Files: r.saveLayers}
+	app := func() (json.RawMessage, error) { return json.Marshal(kept) }
+	return vmm.SaveOptions{Maker: version(), App: app, Files: r.saveLayers}
 }
 
 // after is a moment behind that of an event: when the instruction that caused it
