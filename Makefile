@@ -5,8 +5,9 @@ BIN          := bin/vitrine
 STATICCHECK  := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME     ?= 5s
 LDFLAGS      := -s -w
-# Not the library's own generator of manual pages, which costs each start half a millisecond.
-TAGS         := urfave_cli_no_docs
+# Without a generator of manual pages and charts in formats other than SVG, which libraries
+# bring along and initialise at each start.
+TAGS         := urfave_cli_no_docs minimal
 GUEST_TESTS  := ./vmm ./cmd/vitrine ./cmd/internal/lab
 export CGO_ENABLED = 0
 
