@@ -19,6 +19,9 @@ type Image struct {
 	Kernel *os.File
 	// Initrd is the initial RAM disk; nil means none.
 	Initrd *os.File
+	// UnpackInitrd spares the guest that work where its CPU is slow: a packed
+	// initial RAM disk is unpacked here, if that leaves most of the memory.
+	UnpackInitrd bool
 	// CommandLine is the kernel's command line, without a NUL byte.
 	CommandLine string
 	// Protocol is how to enter the kernel. ProtocolAuto takes the Linux 64-bit

@@ -74,6 +74,11 @@ func (img *Image) placeInitrd(g *memory.Guest, k *kernel) (blob, error) {
 	if src.size == 0 {
 		return blob{}, nil
 	}
+	if img.UnpackInitrd {
+		if b, ok, err := img.placeUnpacked(g, k, src); ok || err != nil {
+			return b, err
+		}
+	}
 	addr, ok := initrdAddr(src.size, min(lowRAM(g), k.initrdAddrMax+1), k.segments)
 	if !ok {
 		return blob{}, fmt.Errorf("kernel %q: %w", img.Kernel.Name(), img.tooLittle(g, k))
@@ -82,6 +87,30 @@ func (img *Image) placeInitrd(g *memory.Guest, k *kernel) (blob, error) {
 		return blob{}, fmt.Errorf("initrd %q: %w", img.Initrd.Name(), err)
 	}
 	return blob{addr, src.size}, nil
+}
+
+// placeUnpacked does what placeInitrd does, with what a packed initrd unpacks
+// to, and says whether it has. For a while the guest has that twice, there and
+// in the file system that it makes of it: together at most half of its memory.
+func (img *Image) placeUnpacked(g *memory.Guest, k *kernel, src source) (b blob, ok bool, err error) {
+	limit := min(lowRAM(g)/4, maxUnpacked)
+	if src.size > limit {
+		return blob{}, false, nil
+	}
+	packed := make([]byte, src.size)
+	if err := readAt(src, packed, 0); err != nil {
+		return blob{}, false, fmt.Errorf("initrd %q: %w", img.Initrd.Name(), err)
+	}
+	unpacked, err := unpackInitrd(packed, limit)
+	if err != nil {
+		return blob{}, false, nil // as it is, then
+	}
+	src = bytesSource(unpacked)
+	addr, ok := initrdAddr(src.size, min(lowRAM(g), k.initrdAddrMax+1), k.segments)
+	if !ok {
+		return blob{}, false, nil
+	}
+	return blob{addr, src.size}, true, src.place(g, memory.Addr(addr), 0, src.size)
 }
 
 // initrdAddr is the highest page-aligned address at which size bytes fit

@@ -198,6 +198,7 @@ func (m *Machine) loadKernel() error {
 			return fmt.Errorf("initial RAM disk: %w", err)
 		}
 		defer img.Initrd.Close()
+		img.UnpackInitrd = m.vm.Kind() == AccelSoft || KernelsEmulated()
 	}
 	m.entry, err = boot.Load(m.mem, img)
 	return err
