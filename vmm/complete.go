@@ -38,6 +38,7 @@ func (c *vcpu) complete(x *x86.Exit) *StopError {
 	}
 	if c.fix == nil {
 		c.fix = newCompleter(c)
+		c.m.paceTimers()
 	}
 	err := completion.ErrUnknown
 	if c.fix != nil {

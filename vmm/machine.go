@@ -46,7 +46,8 @@ type Machine struct {
 	guard    sync.Mutex  // one pause, resume or look inside at a time
 	inLook   atomic.Bool // it stands still for a look inside, and will go on by itself
 	kept     keeping
-	input    []byte // with Deterministic: what the console has not received yet
+	paced    atomic.Bool // the deadlines of its timers are put off
+	input    []byte      // with Deterministic: what the console has not received yet
 }
 
 // New assembles the machine that cfg describes, its kernel loaded, ready to run.

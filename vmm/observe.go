@@ -90,11 +90,11 @@ func (m *Machine) Unobserve() {
 // showMSRs has an accelerator that can do so leave for accesses to
 // model-specific registers.
 func (m *Machine) showMSRs(on bool) {
-	v, ok := m.vm.(interface{ ExitOnMSRs(on bool) error })
+	v, ok := m.vm.(msrExiter)
 	if !ok {
 		return
 	}
-	if err := v.ExitOnMSRs(on); err != nil && on {
+	if err := v.ExitOnMSRs(on, m.paced.Load()); err != nil && on {
 		m.cfg.Log.Info("accesses to model-specific registers are not seen", "error", err)
 	}
 }

@@ -25,6 +25,7 @@ type vcpu struct {
 	observer atomic.Pointer[cpuObserver] // nil while nobody looks
 	hooked   *cpuObserver                // whose hooks the CPU has; its own goroutine's
 	recent   recent
+	timer    pacedTimer
 	glance   atomic.Pointer[glanceRequest] // somebody wants to know where it is
 	atPanic  *clinic.CoreCPU               // its registers when the guest's kernel had panicked, for a core
 
@@ -211,6 +212,9 @@ func (c *vcpu) rare(x *x86.Exit) *StopError {
 // let the access be seen.
 func (c *vcpu) accessMSR(x *x86.Exit) {
 	if x.Reason == x86.ExitWriteMSR {
+		if x.MSR == x86.MSRTSCDeadline && c.m.paced.Load() {
+			*x.MSRData = c.pace(*x.MSRData)
+		}
 		if c.cpu.SetMSRs([]x86.MSR{{Index: x.MSR, Data: *x.MSRData}}) != nil {
 			*x.MSRFail = 1
 		}

@@ -42,17 +42,23 @@ var filteredMSRs = [...][2]uint32{
 var denied [mostMSRsInARange / 8]byte
 
 // ExitOnMSRs says whether accesses to model-specific registers leave KVM_RUN, as
-// ExitReadMSR and ExitWriteMSR. It may be called while CPUs run.
-func (vm *VM) ExitOnMSRs(on bool) error {
+// ExitReadMSR and ExitWriteMSR, and whether writes to the local APIC's timer,
+// IA32_TSC_DEADLINE, do so in any case. It may be called while CPUs run.
+func (vm *VM) ExitOnMSRs(all, timer bool) error {
 	var f msrFilter
-	if on {
+	if all || timer {
 		c := enableCap{cap: uint32(CapX86UserSpaceMSR), args: [4]uint64{msrExitOnFilter}}
 		if _, err := ioctlPtr(vm.fd, ioEnableCap, &c); err != nil {
 			return fmt.Errorf("KVM_ENABLE_CAP user-space MSRs: %w", err)
 		}
+	}
+	switch {
+	case all:
 		for i, r := range filteredMSRs {
 			f.ranges[i] = msrRange{access: msrFilterRead | msrFilterWrite, base: r[0], count: r[1], bitmap: hostAddress(denied[:])}
 		}
+	case timer:
+		f.ranges[0] = msrRange{access: msrFilterWrite, base: x86.MSRTSCDeadline, count: 1, bitmap: hostAddress(denied[:])}
 	}
 	if _, err := ioctlPtr(vm.fd, ioSetMSRFilter, &f); err != nil {
 		return fmt.Errorf("KVM_X86_SET_MSR_FILTER: %w", err)
