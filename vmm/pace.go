@@ -1,13 +1,19 @@
 package vmm
 
-import "github.com/vitrine-vmm/vitrine/vmm/x86"
+import (
+	"time"
 
-// Where KVM emulates guest kernels, a tick of a Linux guest's timer takes it 3
+	"github.com/vitrine-vmm/vitrine/vmm/x86"
+)
+
+// Where KVM emulates guest kernels, a tick of a Linux guest's timer takes it 2
 // to 5 ms, and it asks for one every 10, or every 4 (CONFIG_HZ of distributions'
 // kernels): it would do little else. There the VMM looks at each deadline and
-// puts off the one that follows a tick, so that most of the time is the guest's
-// programs'. Linux counts the ticks that it has missed by its clock
-// (tick_do_update_jiffies64 in kernel/time/tick-sched.c).
+// puts off the one that follows a tick, so that most of the time is left for
+// other work. Where the guest has been idle since the tick before, that counts:
+// it has nothing to gain then, and waits for its timers. Linux counts the ticks
+// that it has missed by its clock (tick_do_update_jiffies64 in
+// kernel/time/tick-sched.c).
 const (
 	// tickRest is how many times as long as a tick took the next one is away
 	// from its end.
@@ -20,7 +26,10 @@ const (
 // pacedTimer is what the VMM knows of the timer of a CPU's local APIC.
 type pacedTimer struct {
 	deadline uint64 // in ticks of the time-stamp counter; 0: not armed
-	longest  uint64 // longestTick in these; 0: not known yet
+	kHz      uint64 // of that; 0: not known yet
+
+	ended time.Time     // when the last tick was over
+	ran   time.Duration // how long the CPU's thread had run then
 }
 
 // msrExiter is an accelerator that can leave for accesses to MSRs.
@@ -51,7 +60,7 @@ func (m *Machine) paceTimers() {
 // pace is the deadline that the CPU's timer gets instead of the one that the
 // guest has written. Where the last one has passed, what has passed since is
 // what it has spent on it: guests program the next when they have done what was
-// due.
+// due. It is called on the CPU's thread.
 func (c *vcpu) pace(deadline uint64) uint64 {
 	t := &c.timer
 	last := t.deadline
@@ -63,13 +72,25 @@ func (c *vcpu) pace(deadline uint64) uint64 {
 	if err != nil || len(now) != 1 || now[0].Data < last {
 		return deadline
 	}
-	if t.longest == 0 {
+	if t.kHz == 0 {
 		k, ok := c.cpu.(tscKeeper)
 		if !ok {
 			return deadline
 		}
-		t.longest = uint64(k.TSCkHz()) * longestTick
+		t.kHz = uint64(k.TSCkHz())
 	}
-	t.deadline = max(deadline, now[0].Data+tickRest*min(now[0].Data-last, t.longest))
+	rest := tickRest * min(now[0].Data-last, longestTick*t.kHz)
+	rest -= min(rest, t.kHz*uint64(t.idle()/time.Microsecond)/1000)
+	t.deadline = max(deadline, now[0].Data+rest)
 	return t.deadline
+}
+
+// idle is how long the CPU has not run since it was last asked.
+func (t *pacedTimer) idle() time.Duration {
+	ended, ran := t.ended, t.ran
+	t.ended, t.ran = time.Now(), ownTime()
+	if ended.IsZero() {
+		return 0
+	}
+	return max(0, t.ended.Sub(ended)-(t.ran-ran))
 }

@@ -26,3 +26,12 @@ func threadTime(id int) time.Duration {
 	ns, _ := strconv.ParseInt(first, 10, 64)
 	return time.Duration(ns)
 }
+
+// ownTime is how long the calling thread has run.
+func ownTime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
