@@ -72,3 +72,20 @@ func writeBDA(g *memory.Guest) error {
 	w.uint16(bdaBaseKiB, uint16(ebdaAddr>>10))
 	return w.err
 }
+
+// resetVector is where a PC's processor begins, in the BIOS: kernels that know
+// no better way to reset the machine jump there in real mode (Linux
+// machine_real_restart; it does so first where the ACPI tables are
+// hardware-reduced, because it takes the firmware for EFI then).
+const resetVector memory.Addr = 0xf_fff0
+
+// writeResetVector puts there what resets the machine through the keyboard
+// controller.
+func writeResetVector(g *memory.Guest) error {
+	return g.WriteAt([]byte{
+		0xb0, 0xfe, // mov al, 0xfe: pulse the reset line
+		0xe6, 0x64, // out 0x64, al
+		0xf4,       // hlt
+		0xeb, 0xfd, // jmp back to hlt
+	}, resetVector)
+}

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -139,7 +140,7 @@ func (img *Image) writeCommandLine(g *memory.Guest, limit uint64) (blob, error) 
 
 // writeTables writes what describes the machine, whatever the protocol.
 func (img *Image) writeTables(g *memory.Guest) (rsdp uint64, err error) {
-	if err := writeBDA(g); err != nil {
+	if err := errors.Join(writeBDA(g), writeResetVector(g)); err != nil {
 		return 0, err
 	}
 	if img.CPUs != 0 {

@@ -110,6 +110,19 @@ func TestGuestResetsByTheKeyboardController(t *testing.T) {
 	})
 }
 
+// TestGuestResetsByTheResetVector: what a BIOS would begin with resets the machine. Its code
+// means the same in 64-bit mode.
+func TestGuestResetsByTheResetVector(t *testing.T) {
+	code := []byte{
+		0xb8, 0xf0, 0xff, 0x0f, 0x00, // mov eax, 0xffff0
+		0xff, 0xe0, // jmp rax
+	}
+	accelerators(t, func(t *testing.T, accel string) {
+		m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, code), Accel: accel})
+		wantCause(t, runFor(t, m, time.Minute), vmm.CauseReboot)
+	})
+}
+
 func TestGuestTripleFault(t *testing.T) {
 	accelerators(t, func(t *testing.T, accel string) {
 		m := newMachine(t, vmm.Config{Kernel: tinyKernel(t, []byte{
