@@ -177,9 +177,27 @@ const (
 	// hash and checksum with AVX-512, AVX and SSE, which its emulator lacks and
 	// which cannot be completed, or cost 50 µs an instruction. Without avx the
 	// guest's XCR0 has no such state, so its programs do without too. The
-	// jitter generator measures itself for minutes, and ftrace looks up the name of
-	// each of its places; nothing needs either.
-	plainCode = "clocksource=kvm-clock clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions nowatchdog"
+	// kernel's tests of its own cryptography, and its jitter generator's of
+	// itself, take minutes; ftrace looks up the name of each of its places, and
+	// each enumeration in the formats of its events: nothing needs any of
+	// these. rodata=off also spares each module the change of its pages' rights,
+	// init_on_alloc=0 each system call with a path 4 KiB of zeros.
+	plainCode = "clocksource=kvm-clock clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni rodata=off noreplace-smp init_on_alloc=0 " +
+		"cryptomgr.notests=1 initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions,trace_eval_init nowatchdog"
+
+	// patience is for systemd and udev, if that is what the user's space has:
+	// it starts a machine's units all at once, and takes those for failed that
+	// are not up after 90 s, or a service for hung that has not been heard of
+	// for 3 minutes; udev ends what works on an event for 3 minutes
+	// (systemd(1), systemd-udevd.service(8)). Each word has a dot, so that the
+	// kernel hands none to another init.
+	patience = "systemd.default_timeout_start_sec=1800 systemd.default_device_timeout_sec=1800 " +
+		"systemd.service_watchdogs=0 udev.event_timeout=1800"
+
+	// rootDelay is for the scripts of an initial RAM disk: Debian's wait 30 s
+	// for the root's device when they have waited 2 minutes for udev, which
+	// takes 5 to load what the device needs (initramfs-tools(7)).
+	rootDelay = "rootdelay=240"
 )
 
 // emulatedWords are the words for this host, each with a space behind it, where
@@ -189,10 +207,12 @@ func (o *runOptions) emulatedWords() string {
 	switch {
 	case o.accel == string(vmm.AccelSoft) || o.appendSet && o.embedded == "" || !vmm.KernelsEmulated():
 		return ""
+	case o.embedded == "" && o.initrd != "":
+		return plainCode + " " + patience + " " + rootDelay + " "
 	case o.embedded == "":
-		return plainCode + " "
+		return plainCode + " " + patience + " "
 	}
-	return fewerTurns + " "
+	return fewerTurns + " " + patience + " "
 }
 
 // ownCommandLine is the command line of a kernel that is not the embedded

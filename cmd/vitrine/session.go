@@ -68,9 +68,13 @@ func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
 			return err
 		}
 	}
-	silence := time.AfterFunc(silentFor, func() {
+	limit := silentFor
+	if s.opt.accel != string(vmm.AccelSoft) && vmm.KernelsEmulated() {
+		limit = silentForEmulated
+	}
+	silence := time.AfterFunc(limit, func() {
 		if _, spoken := m.Timings().At(vmm.PhaseFirstByte); !spoken {
-			s.say.say("%s", silenceHint(s.opt))
+			s.say.say("the guest has not said anything for %.0f s: %s", limit.Seconds(), silenceHint(s.opt))
 		}
 	})
 	defer silence.Stop()
@@ -84,19 +88,22 @@ func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
 
 func (s *consoleSession) turnOff(context.Context) bool { return false }
 
-// silentFor is how long a kernel may say nothing before there is a hint.
-const silentFor = 10 * time.Second
+// How long a kernel may say nothing before there is a hint: a distribution's
+// kernel that KVM emulates has a console after a minute.
+const (
+	silentFor         = 10 * time.Second
+	silentForEmulated = 3 * time.Minute
+)
 
 // silenceHint says what a user can try whose kernel says nothing.
 func silenceHint(o *runOptions) string {
-	const prefix = "the guest has not said anything for 10 s: "
 	switch {
 	case o.appendSet && !hasParameter(o.append, "console"):
-		return prefix + "add console=ttyS0 to --append, so that its kernel uses the serial port"
+		return "add console=ttyS0 to --append, so that its kernel uses the serial port"
 	case !strings.Contains(o.append, "earlyprintk"):
-		return prefix + "try --append 'console=ttyS0 earlyprintk=ttyS0', and see that its kernel has CONFIG_SERIAL_8250_CONSOLE"
+		return "try --append 'console=ttyS0 earlyprintk=ttyS0', and see that its kernel has CONFIG_SERIAL_8250_CONSOLE"
 	case o.protocol == 0:
-		return prefix + "its kernel may stop before it has a console: try --boot linux, --boot pvh, or more --memory"
+		return "its kernel may stop before it has a console: try --boot linux, --boot pvh, or more --memory"
 	}
-	return prefix + "its kernel may stop before it has a console: try --boot auto, or more --memory"
+	return "its kernel may stop before it has a console: try --boot auto, or more --memory"
 }
