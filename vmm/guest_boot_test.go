@@ -1,9 +1,14 @@
 package vmm_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vitrine-vmm/vitrine/boot"
 	guestimages "github.com/vitrine-vmm/vitrine/guest-images"
@@ -127,10 +132,11 @@ func TestGuestEnds(t *testing.T) {
 		command string // run in the guest; "" waits
 		cause   vmm.Cause
 	}{
-		"power-off":       {command: "poweroff", cause: vmm.CausePowerOff},
-		"power-off, ACPI": {cfg: vmm.Config{ACPI: true}, command: "poweroff", cause: vmm.CausePowerOff},
-		"reboot":          {command: "reboot", cause: vmm.CauseReboot},
-		"reboot, ACPI":    {cfg: vmm.Config{ACPI: true, CommandLine: "reboot=a"}, command: "reboot", cause: vmm.CauseReboot},
+		"power-off":          {command: "poweroff", cause: vmm.CausePowerOff},
+		"power-off, ACPI":    {cfg: vmm.Config{ACPI: true}, command: "poweroff", cause: vmm.CausePowerOff},
+		"reboot":             {command: "reboot", cause: vmm.CauseReboot},
+		"reboot, ACPI":       {cfg: vmm.Config{ACPI: true, CommandLine: "reboot=a"}, command: "reboot", cause: vmm.CauseReboot},
+		"reboot by the BIOS": {cfg: vmm.Config{CommandLine: "reboot=b"}, command: "reboot", cause: vmm.CauseReboot},
 		"reboot by a triple fault": {cfg: vmm.Config{CommandLine: "reboot=t"},
 			command: "reboot", cause: vmm.CauseReboot},
 		"panic without a restart": {cfg: vmm.Config{ACPI: true, CommandLine: "panic=0 initcall_blacklist=pvpanic_mmio_driver_init"},
@@ -155,4 +161,57 @@ func TestGuestEnds(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestGuestUnpackedInitrd: a packed initial RAM disk that the VMM unpacks is
+// one for the kernel, behind another archive too. Its init turns the machine
+// off.
+func TestGuestUnpackedInitrd(t *testing.T) {
+	init, err := os.ReadFile(tinyKernel(t, []byte{ // an executable for Linux as well
+		0xb8, 0xa9, 0, 0, 0, //             mov eax, SYS_reboot
+		0xbf, 0xad, 0xde, 0xe1, 0xfe, //    mov edi, LINUX_REBOOT_MAGIC1
+		0xbe, 0x69, 0x19, 0x12, 0x28, //    mov esi, LINUX_REBOOT_MAGIC2
+		0xba, 0xdc, 0xfe, 0x21, 0x43, //    mov edx, LINUX_REBOOT_CMD_POWER_OFF
+		0x45, 0x31, 0xd2, 0x0f, 0x05, //    xor r10d, r10d; syscall
+		0xeb, 0xfe, //                      jmp $
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	packed.Write(cpio("early", make([]byte, 100)))
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(cpio("init", init)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	initrd := filepath.Join(t.TempDir(), "initrd")
+	if err := os.WriteFile(initrd, packed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	accelerators(t, func(t *testing.T, accel string) {
+		m := newMachine(t, vmm.Config{Kernel: image(t, "kernel-full"), Initrd: initrd, Memory: 64 << 20, Accel: accel,
+			ACPI: true, CommandLine: "panic=-1 console=ttyS0 quiet"})
+		if err := runFor(t, m, 5*time.Minute); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// cpio is an archive of one executable (Linux
+// Documentation/driver-api/early-userspace/buffer-format.rst).
+func cpio(name string, contents []byte) []byte {
+	var b bytes.Buffer
+	for _, f := range []struct {
+		name     string
+		contents []byte
+	}{{name, contents}, {"TRAILER!!!", nil}} {
+		fmt.Fprintf(&b, "070701%08X%08X%032X%08X%032X%08X%08X%s\x00", 0, 0o100755, 1, len(f.contents), 0, len(f.name)+1, 0, f.name)
+		b.Write(make([]byte, -b.Len()&3))
+		b.Write(f.contents)
+		b.Write(make([]byte, -b.Len()&3))
+	}
+	return b.Bytes()
 }
