@@ -68,14 +68,15 @@ func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
 			return err
 		}
 	}
-	limit := silentFor
-	if s.opt.accel != string(vmm.AccelSoft) && vmm.KernelsEmulated() {
-		limit = silentForEmulated
-	}
-	silence := time.AfterFunc(limit, func() {
-		if _, spoken := m.Timings().At(vmm.PhaseFirstByte); !spoken {
-			s.say.say("the guest has not said anything for %.0f s: %s", limit.Seconds(), silenceHint(s.opt))
+	silence := time.AfterFunc(silentFor, func() {
+		if _, spoken := m.Timings().At(vmm.PhaseFirstByte); spoken {
+			return
 		}
+		slow := ""
+		if m.Accelerator() == vmm.AccelKVM && vmm.KernelsEmulated() {
+			slow = " (here KVM emulates it, and a distribution's kernel needs a minute before it has a console)"
+		}
+		s.say.say("the guest has not said anything for %.0f s%s: %s", silentFor.Seconds(), slow, silenceHint(s.opt))
 	})
 	defer silence.Stop()
 	select {
@@ -88,12 +89,8 @@ func (s *consoleSession) serve(ctx context.Context, m *vmm.Machine) error {
 
 func (s *consoleSession) turnOff(context.Context) bool { return false }
 
-// How long a kernel may say nothing before there is a hint: a distribution's
-// kernel that KVM emulates has a console after a minute.
-const (
-	silentFor         = 10 * time.Second
-	silentForEmulated = 3 * time.Minute
-)
+// silentFor is how long a kernel may say nothing before there is a hint.
+const silentFor = 10 * time.Second
 
 // silenceHint says what a user can try whose kernel says nothing.
 func silenceHint(o *runOptions) string {
