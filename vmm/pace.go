@@ -39,10 +39,11 @@ type msrExiter interface {
 
 // paceTimers has the deadlines of timers seen. A CPU calls it when the
 // accelerator has given up on an instruction: KVM that emulates guest kernels
-// soon does, and no other has reason to.
+// soon does. Other hosts' KVM may too, at an odd access to a device; there it is
+// the exits that would cost.
 func (m *Machine) paceTimers() {
 	v, ok := m.vm.(msrExiter)
-	if !ok {
+	if !ok || !KernelsEmulated() {
 		return
 	}
 	m.observed.mu.Lock()
