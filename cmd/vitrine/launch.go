@@ -175,14 +175,20 @@ const (
 	// plainCode is for kernels that we have not made. Such a KVM gives the
 	// guest all that the host's processor has, and distributions' kernels then
 	// hash and checksum with AVX-512, AVX and SSE, which its emulator lacks and
-	// which cannot be completed, or cost 50 µs an instruction. Without avx the
-	// guest's XCR0 has no such state, so its programs do without too. The
-	// kernel's tests of its own cryptography, and its jitter generator's of
+	// which cannot be completed, or cost 50 µs an instruction: what their code
+	// for these asks for is taken away, and the modules are that ask for AVX
+	// itself. AVX and AVX-512F must stay: programs see the processor's own CPUID
+	// and XCR0 there and use them whatever the kernel thinks, and one that thinks
+	// they are missing does not keep their registers (clearcpuid=avx mixed those
+	// of two processes up).
+	//
+	// The kernel's tests of its own cryptography, and its jitter generator's of
 	// itself, take minutes; ftrace looks up the name of each of its places, and
 	// each enumeration in the formats of its events: nothing needs any of
 	// these. rodata=off also spares each module the change of its pages' rights,
 	// init_on_alloc=0 each system call with a path 4 KiB of zeros.
-	plainCode = "clocksource=kvm-clock clearcpuid=erms,fsrm,avx,ssse3,sse4_2,aes,pclmulqdq,sha_ni rodata=off noreplace-smp init_on_alloc=0 " +
+	plainCode = "clocksource=kvm-clock clearcpuid=erms,fsrm,ssse3,sse4_2,aes,pclmulqdq,sha_ni,avx512vl,vaes,vpclmulqdq,gfni " +
+		"module_blacklist=sha1_ssse3,sha256_ssse3,sha512_ssse3 rodata=off noreplace-smp init_on_alloc=0 " +
 		"cryptomgr.notests=1 initcall_blacklist=jent_mod_init,ftrace_check_for_weak_functions,trace_eval_init nowatchdog"
 
 	// patience is for systemd and udev, if that is what the user's space has:
