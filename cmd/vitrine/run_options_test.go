@@ -316,6 +316,21 @@ func TestNets(t *testing.T) {
 	}
 }
 
+// Programs use AVX where KVM emulates their kernel, whatever it thinks of the
+// processor: what it saves their registers by must not be taken from it.
+func TestEmulatedKernelsKeepVectorState(t *testing.T) {
+	for _, words := range []string{plainCode, fewerTurns} {
+		for word := range strings.FieldsSeq(words) {
+			list, _ := strings.CutPrefix(word, "clearcpuid=")
+			for name := range strings.SplitSeq(list, ",") {
+				if slices.Contains([]string{"avx", "avx2", "avx512f", "xsave", "fxsr"}, name) {
+					t.Errorf("%s takes %s away", word, name)
+				}
+			}
+		}
+	}
+}
+
 func TestSilenceHintFitsTheCommandLine(t *testing.T) {
 	kernel := someFile(t)
 	for want, args := range map[string][]string{
