@@ -148,7 +148,7 @@ func testCancelled(t *testing.T, c *comparison) {
 	if len(pids) == 0 {
 		t.Error("a running instance has no process")
 	}
-	if m := memoryOf(pids, 0, nil); m.Total() == 0 {
+	if m := memoryOf(pids, guestRAM{}, nil); m.Total() == 0 {
 		t.Error("a running instance has no memory")
 	}
 	cancel(fmt.Errorf("the user has had enough"))

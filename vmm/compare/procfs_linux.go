@@ -3,7 +3,9 @@ package compare
 import (
 	"bufio"
 	"bytes"
+	"debug/elf"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,9 +123,9 @@ func (in *instance) processes() []int {
 	return family([]int{in.cmd.Process.Pid}, names)
 }
 
-// memoryOf is the memory of processes. A mapping as large as the guest's RAM is
-// the guest's RAM; ramFiles are the files that it is mapped from.
-func memoryOf(pids []int, ram uint64, ramFiles []string) Memory {
+// memoryOf is the memory of processes. ram is that of a guest that they may have;
+// ramFiles are the files that it is mapped from.
+func memoryOf(pids []int, ram guestRAM, ramFiles []string) Memory {
 	var m Memory
 	for _, p := range pids {
 		m.addProcess(p, ram)
@@ -149,7 +151,7 @@ func blocksOf(path string) uint64 {
 	return uint64(st.Blocks) * 512
 }
 
-func (m *Memory) addProcess(pid int, ram uint64) {
+func (m *Memory) addProcess(pid int, ram guestRAM) {
 	dir := "/proc/" + strconv.Itoa(pid)
 	b, err := os.ReadFile(dir + "/smaps")
 	if err != nil {
@@ -157,6 +159,7 @@ func (m *Memory) addProcess(pid int, ram uint64) {
 	}
 	var pss, private, anonymous uint64
 	isRAM := false
+	inRAM := ram.mappings(b)
 	flush := func() {
 		if isRAM {
 			m.GuestRAM += pss
@@ -172,12 +175,13 @@ func (m *Memory) addProcess(pid int, ram uint64) {
 		name, value, isField := strings.Cut(sc.Text(), ":")
 		if !isField || strings.ContainsAny(name, " -") {
 			flush() // a mapping's first line
+			if m, ok := parseMapping(sc.Text()); ok {
+				isRAM = inRAM(m)
+			}
 			continue
 		}
 		n := kilobytes(value)
 		switch name {
-		case "Size":
-			isRAM = ram > 0 && n >= ram && n < ram+ram/2
 		case "Pss":
 			pss = n
 		case "Private_Clean", "Private_Dirty":
@@ -192,6 +196,62 @@ func (m *Memory) addProcess(pid int, ram uint64) {
 		line, _, _ := bytes.Cut(rest, []byte("\n"))
 		m.PageTables += kilobytes(string(line))
 	}
+}
+
+// mapping is the first line of a mapping in smaps.
+type mapping struct {
+	from, to uint64
+	offset   uint64 // in its file
+}
+
+func (m mapping) size() uint64 { return m.to - m.from }
+
+func parseMapping(line string) (m mapping, ok bool) {
+	var perms string
+	n, _ := fmt.Sscanf(line, "%x-%x %s %x", &m.from, &m.to, &perms, &m.offset)
+	return m, n == 4 && m.from < m.to
+}
+
+// guestRAM is a guest's RAM: its size in bytes, and the file of the kernel that
+// it boots.
+type guestRAM struct {
+	size   uint64
+	kernel string
+}
+
+// mappings says which mappings are the RAM: one that is as large, or where a VMM
+// has mapped the kernel's file into it, all around that.
+func (g guestRAM) mappings(smaps []byte) func(mapping) bool {
+	if g.size == 0 {
+		return func(mapping) bool { return false }
+	}
+	if begin, ok := g.begin(smaps); ok {
+		// The last one may have grown together with what lies behind it.
+		return func(m mapping) bool { return begin <= m.from && m.from < begin+g.size }
+	}
+	return func(m mapping) bool { return m.size() >= g.size && m.size() < g.size+g.size/2 }
+}
+
+// begin is where RAM is mapped, if a piece of the kernel's file is mapped where
+// that is loaded.
+func (g guestRAM) begin(smaps []byte) (uint64, bool) {
+	f, err := elf.Open(g.kernel)
+	if err != nil {
+		return 0, false
+	}
+	defer f.Close()
+	for line := range strings.Lines(string(smaps)) {
+		if !strings.HasSuffix(line, "/"+filepath.Base(g.kernel)+"\n") { // its folder may have other names
+			continue
+		}
+		m, ok := parseMapping(line)
+		for _, p := range f.Progs {
+			if at := p.Paddr + m.offset - p.Off; ok && p.Type == elf.PT_LOAD && p.Off <= m.offset && m.offset-p.Off < p.Filesz && at <= m.from {
+				return m.from - at, true
+			}
+		}
+	}
+	return 0, false
 }
 
 func kilobytes(s string) uint64 {

@@ -162,7 +162,8 @@ func (c *comparison) memory(s *subject, alive []*instance) Memory {
 	}
 	slices.Sort(pids)
 	i := s.engine.Info()
-	m := memoryOf(slices.Compact(pids), i.RAM, files)
-	m.Daemons = memoryOf(i.Daemons, i.RAM, nil).Total()
+	ram := guestRAM{i.RAM, c.cfg.Kernel}
+	m := memoryOf(slices.Compact(pids), ram, files)
+	m.Daemons = memoryOf(i.Daemons, ram, nil).Total()
 	return m
 }
