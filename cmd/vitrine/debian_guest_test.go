@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/acceltest"
 )
 
@@ -178,9 +177,6 @@ func TestDebian(t *testing.T) {
 	} {
 		t.Run(c.name+" on "+c.accel, func(t *testing.T) {
 			acceltest.Only(t, c.accel, "the other has a case of its own")
-			if c.accel == acceltest.KVM && c.args != nil && vmm.KernelsEmulated() {
-				t.Skip("an emulated distribution's kernel has not been seen to reach its login prompt")
-			}
 			bootDebian(t, files.image, c.accel, c.args, c.login, c.release)
 		})
 	}
