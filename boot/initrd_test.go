@@ -29,7 +29,7 @@ func cpio(name string, contents []byte) []byte {
 	return append(b.Bytes(), make([]byte, -b.Len()&511)...)
 }
 
-func gzipped(t *testing.T, b []byte) []byte {
+func gzipped(t testing.TB, b []byte) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
@@ -42,7 +42,7 @@ func gzipped(t *testing.T, b []byte) []byte {
 	return out.Bytes()
 }
 
-func zstandard(t *testing.T, b []byte) []byte {
+func zstandard(t testing.TB, b []byte) []byte {
 	t.Helper()
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -148,6 +148,8 @@ func TestInitrdInMemory(t *testing.T) {
 
 func FuzzUnpackInitrd(f *testing.F) {
 	f.Add(cpio("init", []byte("x")))
+	f.Add(gzipped(f, cpio("init", []byte("x"))))
+	f.Add(zstandard(f, cpio("init", []byte("x"))))
 	f.Add([]byte("\x1f\x8b\x08"))
 	f.Add([]byte("\x28\xb5\x2f\xfd\x04"))
 	f.Fuzz(func(t *testing.T, b []byte) {

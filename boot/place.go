@@ -75,8 +75,8 @@ func (img *Image) placeInitrd(g *memory.Guest, k *kernel) (blob, error) {
 		return blob{}, nil
 	}
 	if img.UnpackInitrd {
-		if b, ok, err := img.placeUnpacked(g, k, src); ok || err != nil {
-			return b, err
+		if src, err = img.unpackedInitrd(g, src); err != nil {
+			return blob{}, fmt.Errorf("initrd %q: %w", img.Initrd.Name(), err)
 		}
 	}
 	addr, ok := initrdAddr(src.size, min(lowRAM(g), k.initrdAddrMax+1), k.segments)
@@ -89,28 +89,22 @@ func (img *Image) placeInitrd(g *memory.Guest, k *kernel) (blob, error) {
 	return blob{addr, src.size}, nil
 }
 
-// placeUnpacked does what placeInitrd does, with what a packed initrd unpacks
-// to, and says whether it has. For a while the guest has that twice, there and
-// in the file system that it makes of it: together at most half of its memory.
-func (img *Image) placeUnpacked(g *memory.Guest, k *kernel, src source) (b blob, ok bool, err error) {
+// unpackedInitrd is what a packed initrd unpacks to, or the initrd as it is. For a
+// while the guest has that twice, there and in the file system that it makes of
+// it: together at most half of its memory.
+func (img *Image) unpackedInitrd(g *memory.Guest, packed source) (source, error) {
 	limit := min(lowRAM(g)/4, maxUnpacked)
-	if src.size > limit {
-		return blob{}, false, nil
+	if packed.size > limit {
+		return packed, nil
 	}
-	packed := make([]byte, src.size)
-	if err := readAt(src, packed, 0); err != nil {
-		return blob{}, false, fmt.Errorf("initrd %q: %w", img.Initrd.Name(), err)
+	b := make([]byte, packed.size)
+	if err := readAt(packed, b, 0); err != nil {
+		return source{}, err
 	}
-	unpacked, err := unpackInitrd(packed, limit)
-	if err != nil {
-		return blob{}, false, nil // as it is, then
+	if b, err := unpackInitrd(b, limit); err == nil {
+		return bytesSource(b), nil
 	}
-	src = bytesSource(unpacked)
-	addr, ok := initrdAddr(src.size, min(lowRAM(g), k.initrdAddrMax+1), k.segments)
-	if !ok {
-		return blob{}, false, nil
-	}
-	return blob{addr, src.size}, true, src.place(g, memory.Addr(addr), 0, src.size)
+	return packed, nil
 }
 
 // initrdAddr is the highest page-aligned address at which size bytes fit

@@ -25,8 +25,8 @@ const restored = "(in the snapshot)"
 // Restore makes the machine that was saved as s, to go on where it stood. cfg
 // has what is outside the machine: the devices, made as those of the saved
 // machine were, its console, its name, the file of its kernel for those who
-// look at it, and the persistent-memory image if it is not where it was. The rest of cfg is the snapshot's. s may be closed
-// when Restore has returned.
+// look at it, and the persistent-memory image if it is not where it was. The
+// rest of cfg is the snapshot's. s may be closed when Restore has returned.
 func Restore(cfg Config, s *snapshot.Snapshot) (*Machine, error) {
 	kernel := cfg.Kernel
 	cfg, err := restoredConfig(cfg, s.State)

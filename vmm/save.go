@@ -76,8 +76,8 @@ type SaveOptions struct {
 	Volatile bool
 	// KeepPaused leaves the machine paused.
 	KeepPaused bool
-	// Files is called after App, while the machine is paused, to keep what the devices
-	// work on: a file of the snapshot is made at w.Path.
+	// Files is called after App, while the machine is paused, to keep what the
+	// devices work on: a file of the snapshot is made at w.Path.
 	Files func(w *snapshot.Writer) error
 }
 

@@ -91,6 +91,7 @@ func (l *launch) openAgent(o *runOptions, r *runner) error {
 	l.session = s
 	l.cfg.OnMark = func(mark uint8) {
 		if mark == debugport.MarkAgent {
+			s.listens.Store(true)
 			s.agentReady()
 		}
 	}

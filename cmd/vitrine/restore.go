@@ -292,6 +292,7 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 		// speak to it before the guest has its settings.
 		l.cfg.OnMark = func(mark uint8) {
 			if mark == debugport.MarkAgent {
+				a.listens.Store(true)
 				settle()
 			}
 		}
@@ -315,6 +316,7 @@ func (r *runner) restoredMachine(l *launch, s *restoring) (*vmm.Machine, error) 
 	l.settles = true
 	l.onClose(func() error { cancel(); wg.Wait(); return nil })
 	if s.run.Agent {
+		a.listens.Store(true)
 		settle()
 	}
 	return m, nil

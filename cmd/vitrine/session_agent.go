@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vitrine-vmm/vitrine/vmm"
 	"github.com/vitrine-vmm/vitrine/vmm/agent"
@@ -37,8 +38,10 @@ type agentSession struct {
 
 	lasting *lasting // how the command goes on in later machines; nil: it does not
 
+	listens atomic.Bool // the agent has said that it listens
+
 	once  sync.Once
-	ready chan struct{} // closed when the agent listens
+	ready chan struct{} // closed when others may speak to it
 }
 
 func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
@@ -63,7 +66,7 @@ func newAgentSession(a guestAgent, o *runOptions, r *runner) *agentSession {
 	return s
 }
 
-// agentReady is told that the agent listens; it may be told again.
+// agentReady is told that others may speak to the agent; it may be told again.
 func (s *agentSession) agentReady() { s.once.Do(func() { close(s.ready) }) }
 
 func (s *agentSession) serve(ctx context.Context, _ *vmm.Machine) error {

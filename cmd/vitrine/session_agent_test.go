@@ -141,3 +141,17 @@ func TestProgramsThatSignalsEnd(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+// A machine that is saved while it waits for its settings has an agent, which
+// will not say again that it listens: the machine's clones must not wait for it.
+func TestSavedBeforeItsSettings(t *testing.T) {
+	s := &agentSession{ready: make(chan struct{})}
+	l := &launch{opt: new(runOptions), session: s}
+	if l.describe().Agent {
+		t.Error("an agent that has not said anything listens")
+	}
+	s.listens.Store(true)
+	if !l.describe().Agent {
+		t.Error("the agent is forgotten")
+	}
+}

@@ -82,11 +82,7 @@ func (l *launch) describe() *savedRun {
 		run.Disks = append(run.Disks, s)
 	}
 	if s, ok := l.session.(*agentSession); ok {
-		select {
-		case <-s.ready:
-			run.Agent = true
-		default:
-		}
+		run.Agent = s.listens.Load()
 	}
 	if n := l.network; n != nil {
 		run.Interface = fmt.Sprintf("eth%d", l.networkIndex)

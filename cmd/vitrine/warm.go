@@ -136,6 +136,7 @@ func (r *runner) warmMachine(l *launch) (*vmm.Machine, error) {
 		})
 		l.cfg.OnMark = func(b uint8) {
 			if b == debugport.MarkAgent {
+				a.listens.Store(true)
 				ready()
 				return
 			}

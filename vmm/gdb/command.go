@@ -191,8 +191,8 @@ func (s *session) registerPacket(verb byte, arg string) []byte {
 	switch verb {
 	case 'g':
 		var out []byte
-		for i := range registers() {
-			out = registers()[i].appendHex(out, r)
+		for _, g := range registers() {
+			out = g.appendHex(out, r)
 		}
 		return out
 	case 'p':
@@ -223,8 +223,7 @@ func (s *session) registerPacket(verb byte, arg string) []byte {
 
 // setAll is the G packet; what cannot be set is passed over.
 func (s *session) setAll(r *Registers, arg string) []byte {
-	for i := range registers() {
-		g := &registers()[i]
+	for _, g := range registers() {
 		n := g.bits / 8 * 2
 		if len(arg) < n {
 			return []byte(errInvalid)
